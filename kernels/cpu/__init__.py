@@ -1,0 +1,165 @@
+"""The native CPU kernels: allocate the outputs, pass addresses to the C++ core.
+
+Every function takes ``h`` as (N, r) with unit stride inside a row and any row stride, float32, float16,
+bfloat16 or float64; sums and statistics are float32 (float64 for float64). Threads follow
+``torch.get_num_threads()``. Importing this package fails with ImportError where the core was not built.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _native
+
+_DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+
+targets = _native.targets
+current_target = _native.current_target
+use_target = _native.use_target
+
+
+def _accumulator(h: Tensor) -> torch.dtype:
+    return torch.float64 if h.dtype == torch.float64 else torch.float32
+
+
+def _matrix(h: Tensor) -> tuple[int, int, int, int, int, int]:
+    """dtype code, threads, address, rows, features, row stride: how every native call begins."""
+    rows, features = h.shape
+    threads = torch.get_num_threads()
+    return _DTYPE_CODES[h.dtype], threads, h.data_ptr(), rows, features, h.stride(0)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _empty(h: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=_accumulator(h))
+
+
+def _empty_gradient(h: Tensor) -> Tensor:
+    return torch.empty(h.shape, dtype=h.dtype)
+
+
+def _factor(mask: Tensor | None, h: Tensor) -> Tensor | None:
+    """The mask as zeros and ones, which the backward multiplies with."""
+    return None if mask is None else mask.to(_accumulator(h))
+
+
+def row_stats_fwd(h: Tensor) -> Tensor:
+    stats = _empty(h, 4, h.shape[0])
+    _native.row_stats_forward(*_matrix(h), stats.data_ptr())
+    return stats
+
+
+def row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
+    dh = _empty_gradient(h)
+    _native.row_stats_backward(*_matrix(h), dstats.data_ptr(), stats.data_ptr(), dh.data_ptr())
+    return dh
+
+
+def q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    q, saved = _empty(h, h.shape[0]), _empty(h, 3, h.shape[0])
+    _native.q_score_forward(*_matrix(h), _address(mask), eps, q.data_ptr(), saved.data_ptr())
+    return q, saved
+
+
+def q_score_bwd(dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Tensor) -> Tensor:
+    dh = _empty_gradient(h)
+    factor = _factor(mask, h)
+    _native.q_score_backward(
+        *_matrix(h), _address(factor), dq.data_ptr(), q.data_ptr(), saved.data_ptr(), dh.data_ptr()
+    )
+    return dh
+
+
+def highly_active(h: Tensor, eps: float) -> Tensor:
+    active = torch.empty(h.shape, dtype=torch.bool)
+    _native.highly_active(*_matrix(h), eps, active.data_ptr())
+    return active
+
+
+def activation_counts(h: Tensor, eps: float) -> Tensor:
+    counts = torch.empty(h.shape[1], dtype=torch.int64)
+    _native.activation_counts(*_matrix(h), eps, counts.data_ptr())
+    return counts
+
+
+def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    offsets = torch.empty(h.shape[0] + 1, dtype=torch.int64)
+    stats = _empty(h, 4, h.shape[0])
+    entries = _native.sparse_forward(*_matrix(h), eps, offsets.data_ptr(), stats.data_ptr())
+    feature = torch.empty(len(entries), dtype=torch.int32)
+    value = _empty(h, len(entries))
+    entries.copy(feature.data_ptr(), value.data_ptr())
+    return offsets, feature, value, stats
+
+
+def sparse_bwd(
+    dvalue: Tensor,
+    dstats: Tensor,
+    h: Tensor,
+    offsets: Tensor,
+    feature: Tensor,
+    value: Tensor,
+    stats: Tensor,
+) -> Tensor:
+    dh = _empty_gradient(h)
+    _native.sparse_backward(
+        *_matrix(h),
+        dvalue.data_ptr(),
+        dstats.data_ptr(),
+        offsets.data_ptr(),
+        feature.data_ptr(),
+        value.data_ptr(),
+        stats.data_ptr(),
+        dh.data_ptr(),
+    )
+    return dh
+
+
+def q_score_loss_fwd(
+    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows, features = h.shape
+    loss, q, saved = _empty(h), _empty(h, rows), _empty(h, 3, rows)
+    row_weight, col_weight = _empty(h, rows), _empty(h, features)
+    _native.loss_forward(
+        *_matrix(h),
+        _address(mask),
+        eps,
+        lambda1,
+        lambda2,
+        mean,
+        loss.data_ptr(),
+        q.data_ptr(),
+        saved.data_ptr(),
+        row_weight.data_ptr(),
+        col_weight.data_ptr(),
+    )
+    return loss, q, saved, row_weight, col_weight
+
+
+def q_score_loss_bwd(
+    dloss: Tensor,
+    h: Tensor,
+    mask: Tensor | None,
+    q: Tensor,
+    saved: Tensor,
+    row_weight: Tensor,
+    col_weight: Tensor,
+) -> Tensor:
+    dh = _empty_gradient(h)
+    factor = _factor(mask, h)
+    _native.loss_backward(
+        *_matrix(h),
+        _address(factor),
+        dloss.data_ptr(),
+        q.data_ptr(),
+        saved.data_ptr(),
+        row_weight.data_ptr(),
+        col_weight.data_ptr(),
+        dh.data_ptr(),
+    )
+    return dh

@@ -1,0 +1,115 @@
+// The interface between the kernels, compiled once per instruction set, and the code that splits a call
+// over threads. Shapes: N rows (samples), r features. `A` is the accumulator: float, or double for double.
+#pragma once
+
+#include <stdint.h>
+
+namespace qscore {
+
+enum DataType : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kFloat64 = 3, kDataTypes = 4 };
+
+struct Matrix {
+  const void* data;    // unit stride inside a row
+  int64_t rows;        // N
+  int64_t features;    // r
+  int64_t row_stride;  // elements
+};
+
+struct RowStatsForward {
+  Matrix h;
+  void* stats;  // A (4, N): mean, std, l1, l2
+};
+
+struct RowStatsBackward {
+  Matrix h;
+  const void* dstats;  // A (4, N)
+  const void* stats;   // A (4, N)
+  void* dh;            // like h, contiguous
+};
+
+struct QScoreForward {
+  Matrix h;
+  const uint8_t* mask;  // D: (r,), or null for all features
+  double eps;
+  void* q;      // A (N,)
+  void* saved;  // A (3, N): threshold, |L & D|, l2
+};
+
+struct QScoreBackward {
+  Matrix h;
+  const void* mask;   // D as A (r,) of zeros and ones, or null
+  const void* dq;     // A (N,)
+  const void* q;      // A (N,)
+  const void* saved;  // A (3, N)
+  void* dh;
+};
+
+struct HighlyActive {
+  Matrix h;
+  double eps;
+  uint8_t* active;  // (N, r)
+};
+
+struct ActivationCounts {
+  Matrix h;
+  double eps;
+};
+
+// Entries of consecutive rows, grown as they are found. `failed` is set when memory ran out.
+struct Entries {
+  int32_t* feature = nullptr;
+  void* value = nullptr;  // A
+  int64_t size = 0;
+  int64_t capacity = 0;
+  bool failed = false;
+};
+
+struct SparseForward {
+  Matrix h;
+  double eps;
+  int64_t* row_counts;  // (N,)
+  void* stats;          // A (4, N)
+};
+
+struct SparseBackward {
+  Matrix h;
+  const void* dvalue;      // A (nnz,)
+  const void* dstats;      // A (4, N)
+  const int64_t* offsets;  // (N + 1,)
+  const int32_t* feature;  // (nnz,)
+  const void* value;       // A (nnz,)
+  const void* stats;       // A (4, N)
+  void* dh;
+};
+
+struct LossBackward {
+  QScoreBackward score;    // dq is the row weight
+  const void* col_weight;  // A (r,)
+  double dloss;
+};
+
+// Every function handles the rows [begin, end) and may run beside others on other rows.
+struct KernelTable {
+  void (*row_stats_forward)(const RowStatsForward&, int64_t begin, int64_t end);
+  void (*row_stats_backward)(const RowStatsBackward&, int64_t begin, int64_t end);
+  void (*q_score_forward)(const QScoreForward&, int64_t begin, int64_t end);
+  void (*q_score_backward)(const QScoreBackward&, int64_t begin, int64_t end);
+  void (*highly_active)(const HighlyActive&, int64_t begin, int64_t end);
+  // Adds to counts (r,).
+  void (*activation_counts)(const ActivationCounts&, int64_t begin, int64_t end, int64_t* counts);
+  void (*sparse_forward)(const SparseForward&, int64_t begin, int64_t end, Entries* entries);
+  void (*sparse_backward)(const SparseBackward&, int64_t begin, int64_t end);
+  // Adds the column norms to columns (r,); scratch holds r accumulators.
+  void (*loss_forward)(const QScoreForward&, int64_t begin, int64_t end, double* columns, void* scratch);
+  void (*loss_backward)(const LossBackward&, int64_t begin, int64_t end);
+};
+
+struct Target {
+  const char* name;
+  KernelTable kernels[kDataTypes];
+};
+
+// The targets that were compiled in and that this processor can run, best first; ends with null.
+const Target* const* supported_targets();
+
+}  // namespace qscore

@@ -1,0 +1,29 @@
+#include "kernels.h"
+
+namespace qscore {
+
+#if defined(QSCORE_X86)
+extern const Target avx512;
+extern const Target avx2;
+#endif
+extern const Target baseline;
+
+const Target* const* supported_targets() {
+  static const Target* targets[4] = {};
+  if (!targets[0]) {
+    int n = 0;
+#if defined(QSCORE_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+      targets[n++] = &avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+      targets[n++] = &avx2;
+#endif
+    targets[n++] = &baseline;
+  }
+  return targets;
+}
+
+}  // namespace qscore

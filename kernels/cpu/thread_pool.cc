@@ -1,0 +1,107 @@
+#include "thread_pool.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+
+namespace qscore {
+namespace {
+
+class ThreadPool {
+ public:
+  void run(int count, void (*task)(void*, int), void* context) {
+    const std::unique_lock<std::mutex> owner(running_, std::try_to_lock);
+    int shared = 1;
+    if (owner.owns_lock()) {
+      shared = grow(count);
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        task_ = task;
+        context_ = context;
+        shared_ = shared;
+        pending_ = shared - 1;
+        ++generation_;
+      }
+      if (shared > 1) start_.notify_all();
+    }
+    task(context, 0);
+    for (int i = shared; i < count; ++i) task(context, i);
+    if (shared > 1) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      done_.wait(lock, [this] { return pending_ == 0; });
+    }
+  }
+
+ private:
+  // Returns how many tasks can run side by side, the caller's included: fewer where no thread can be had.
+  int grow(int count) {
+    while (threads_ + 1 < count) {
+      try {
+        std::thread(&ThreadPool::work, this, threads_ + 1, generation_).detach();
+      } catch (...) {
+        break;
+      }
+      ++threads_;
+    }
+    return threads_ + 1 < count ? threads_ + 1 : count;
+  }
+
+  void work(int index, unsigned long seen) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      start_.wait(lock, [&] { return generation_ != seen; });
+      seen = generation_;
+      if (index >= shared_) continue;
+      const auto task = task_;
+      void* const context = context_;
+      lock.unlock();
+      task(context, index);
+      lock.lock();
+      if (--pending_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex running_;  // held by the call that uses the threads
+  std::mutex mutex_;    // guards what follows
+  std::condition_variable start_, done_;
+  void (*task_)(void*, int) = nullptr;
+  void* context_ = nullptr;
+  int shared_ = 0;
+  int pending_ = 0;
+  unsigned long generation_ = 0;
+  int threads_ = 0;  // only touched under running_
+};
+
+// Never destroyed: its threads may outlive static destruction. A forked child has none of its parent's
+// threads and perhaps locked mutexes, so it gets a pool of its own.
+std::atomic<ThreadPool*> pool{nullptr};
+
+ThreadPool& this_process_pool() {
+  ThreadPool* current = pool.load();
+  if (current) return *current;
+  auto* fresh = new ThreadPool;
+  if (pool.compare_exchange_strong(current, fresh)) {
+#if !defined(_WIN32)
+    static std::once_flag once;
+    std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { pool.store(new ThreadPool); }); });
+#endif
+    return *fresh;
+  }
+  delete fresh;
+  return *current;
+}
+
+}  // namespace
+
+void run_tasks(int count, void (*task)(void* context, int index), void* context) {
+  if (count == 1) return task(context, 0);
+  this_process_pool().run(count, task, context);
+}
+
+}  // namespace qscore

@@ -1,0 +1,246 @@
+"""The public mathematics on tensors.
+
+``h`` is ``(..., r)``: one representation a row, r features, float32, float16 or bfloat16 (float64 on the
+CPU and on the reference backend). Any row stride is read in place; a layout without unit stride inside a
+row is copied. Statistics and scores are float32 (float64 for float64).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from qscore_fast import backends, ops, reference
+from qscore_fast.reference import RowStats, SparseActivations
+
+EPS = 4.0
+"""The paper's threshold, in standard deviations of the row."""
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@runtime_checkable
+class FeatureSet(Protocol):
+    """What stands for D: ``qscore_fast.DiscriminativeFeatures``, or anything with a mask and its eps."""
+
+    @property
+    def mask(self) -> Tensor: ...  # bool (r,)
+
+    @property
+    def eps(self) -> float: ...
+
+
+Features = FeatureSet | Tensor | None
+
+
+def row_stats(h: Tensor) -> RowStats:
+    """Mean, standard deviation, L1 and L2 norm of every row, in one read of ``h``.
+
+    Args:
+        h: ``(..., r)``.
+
+    Returns:
+        ``RowStats(mean, std, l1, l2)``, each ``(...)``. ``std`` has Bessel's correction like ``torch.std``
+        and is NaN for r = 1. Differentiable, once.
+
+    Raises:
+        TypeError: ``h`` is no tensor, or of another dtype.
+        ValueError: ``h`` has no feature dimension, or r = 0.
+    """
+    _check(h)
+    if backends.runs_reference(h.device.type):
+        return reference.row_stats(h)
+    stats = ops.row_stats(h.reshape(-1, h.shape[-1])).reshape(4, *h.shape[:-1])
+    return RowStats(*stats.unbind(0))
+
+
+def highly_active(h: Tensor, eps: float = EPS) -> Tensor:
+    """The set L: the entries with ``h > mu + eps * sigma``, strictly, over each row.
+
+    Args:
+        h: ``(..., r)``.
+        eps: threshold in standard deviations, >= 0.
+
+    Returns:
+        bool ``(..., r)``. All False in a row with NaN or Inf.
+
+    Raises:
+        TypeError, ValueError: as ``row_stats``; ValueError also for a negative or non-finite ``eps``.
+    """
+    _check(h)
+    eps = _checked_eps(eps)
+    if backends.runs_reference(h.device.type):
+        return reference.highly_active(h, eps)
+    return ops.highly_active(h.detach().reshape(-1, h.shape[-1]), eps).reshape(h.shape)
+
+
+def sparse_activations(h: Tensor, eps: float = EPS) -> SparseActivations:
+    """The entries of L with their values, and the rows' statistics, in compressed sparse row order.
+
+    A row has at most r / (1 + eps^2) entries, so the result is small, and Q under any set D and any larger
+    eps follows from it: Q is the mean of a row's values within D.
+
+    Args:
+        h: ``(..., r)``; leading dimensions are flattened to N rows.
+        eps: threshold in standard deviations, >= 0.
+
+    Returns:
+        ``SparseActivations(offsets (N + 1,) int64, feature (nnz,) int32, value (nnz,), mean, std, l1, l2
+        (N,))`` with ``value = (h_ij - mu_i) / ||h_i||_2``. ``value`` and the statistics are
+        differentiable, once.
+
+    Raises:
+        TypeError, ValueError: as ``highly_active``.
+    """
+    _check(h)
+    eps = _checked_eps(eps)
+    h = h.reshape(-1, h.shape[-1])
+    if backends.runs_reference(h.device.type):
+        return reference.sparse_activations(h, eps)
+    offsets, feature, value, stats = ops.sparse_activations(h, eps)
+    return SparseActivations(offsets, feature, value, *stats.unbind(0))
+
+
+def activation_counts(h: Tensor, eps: float = EPS) -> Tensor:
+    """How many rows have feature j in L: the census of a batch.
+
+    Args:
+        h: ``(..., r)``.
+        eps: threshold in standard deviations, >= 0.
+
+    Returns:
+        int64 ``(r,)``. A row with NaN or Inf counts nowhere.
+
+    Raises:
+        TypeError, ValueError: as ``highly_active``.
+    """
+    _check(h)
+    eps = _checked_eps(eps)
+    h = h.detach().reshape(-1, h.shape[-1])
+    if backends.runs_reference(h.device.type):
+        return reference.activation_counts(h, eps)
+    return ops.activation_counts(h, eps)
+
+
+def q_score(h: Tensor, features: Features = None, eps: float | None = None) -> Tensor:
+    """The Q-Score of every row: the mean of ``(h_ij - mu_i) / ||h_i||_2`` over j in L_i and D.
+
+    Args:
+        h: ``(..., r)``.
+        features: D as ``DiscriminativeFeatures`` or bool ``(r,)``; None for all features.
+        eps: threshold of L in standard deviations, >= 0. None takes the eps of ``features`` where it
+            carries one, otherwise 4.
+
+    Returns:
+        ``(...)``, higher is better. 0 where L and D share no feature, for a zero row and for r = 1; NaN
+        where a row holds NaN or Inf, or its sum of squares overflows. Differentiable, once; L is constant
+        for the gradient. Under ``torch.compile`` every new value of ``eps`` compiles again.
+
+    Raises:
+        TypeError: wrong types, as above. ValueError: wrong shapes, or a negative or non-finite ``eps``.
+
+    Source: Kalibhat et al., AAAI 2024, eq. 1, on L2-normalised rows.
+    """
+    _check(h)
+    mask, eps = _resolve(features, eps, h)
+    if backends.runs_reference(h.device.type):
+        return reference.q_score(h, mask, eps)
+    return ops.q_score(h.reshape(-1, h.shape[-1]), mask, eps).reshape(h.shape[:-1])
+
+
+def q_score_loss(
+    h: Tensor,
+    features: Features = None,
+    eps: float | None = None,
+    lambda1: float = 1e-4,
+    lambda2: float = 1e-4,
+    reduction: str = "sum",
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """The Q-Score regulariser of a batch, to be minimised beside the self-supervised loss.
+
+    ``-lambda1 * mean_i(1[Q_i < alpha] Q_i) + lambda2 * sum_k(1[c_k > beta] c_k)``: raises the scores below
+    the batch mean alpha, and lowers the columns whose L1 norm c_k in the row-normalised batch is above the
+    mean beta. Indicators, alpha and beta are constants for the gradient.
+
+    Args:
+        h: ``(..., r)``; leading dimensions are flattened, so both views of a batch go in together.
+        features: D as ``DiscriminativeFeatures`` or bool ``(r,)``; None for all features.
+        eps: as ``q_score``.
+        lambda1: weight of the first term.
+        lambda2: weight of the second term.
+        reduction: ``"sum"``, as published; ``"mean"`` divides the second sum by the number of rows.
+        group: reserved for batch statistics over several processes; must be None.
+
+    Returns:
+        A scalar, float32 (float64 for float64). 0 for a batch without rows; NaN if a row holds NaN or Inf.
+
+    Raises:
+        TypeError, ValueError: as ``q_score``, and for a wrong ``reduction`` or lambda.
+        NotImplementedError: ``group`` is given.
+
+    Source: Kalibhat et al., AAAI 2024, eq. 2 and 3, with the sign of a loss.
+    """
+    _check(h)
+    mask, eps = _resolve(features, eps, h)
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction is {reduction!r}; choose 'sum' (as published) or 'mean'")
+    for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; it must be a finite number")
+    if group is not None:
+        raise NotImplementedError(
+            "q_score_loss(group=...) is not available in this version; leave group=None to take alpha "
+            "and beta from the batch of this process"
+        )
+    h = h.reshape(-1, h.shape[-1])
+    if backends.runs_reference(h.device.type):
+        return reference.q_score_loss(h, mask, eps, lambda1, lambda2, reduction)
+    return ops.q_score_loss(h, mask, eps, float(lambda1), float(lambda2), reduction == "mean")
+
+
+def _check(h: Tensor) -> None:
+    if not isinstance(h, Tensor):
+        raise TypeError(f"h is {type(h).__name__}; pass a torch.Tensor of shape (..., r)")
+    if h.dtype not in _DTYPES:
+        raise TypeError(
+            f"h has dtype {h.dtype}; convert it to float32, float16, bfloat16 or float64"
+        )
+    if h.ndim == 0 or h.shape[-1] == 0:
+        raise ValueError(
+            f"h has shape {tuple(h.shape)}; it needs a last dimension of r >= 1 features"
+        )
+
+
+def _checked_eps(eps: float) -> float:
+    eps = float(eps)
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps is {eps}; it must be a finite number of standard deviations, >= 0")
+    return eps
+
+
+def _resolve(features: Features, eps: float | None, h: Tensor) -> tuple[Tensor | None, float]:
+    """D as a bool tensor on the device of ``h`` (None for all), and the threshold."""
+    if features is None or isinstance(features, Tensor):
+        mask, own_eps = features, EPS
+    elif isinstance(features, FeatureSet):
+        mask, own_eps = features.mask, features.eps
+    else:
+        raise TypeError(
+            f"features is {type(features).__name__}; pass DiscriminativeFeatures, a bool tensor (r,) or "
+            "None for all features"
+        )
+    if mask is not None:
+        if mask.dtype != torch.bool:
+            raise TypeError(f"features has dtype {mask.dtype}; pass a bool mask of shape (r,)")
+        if mask.shape != h.shape[-1:]:
+            raise ValueError(
+                f"features has shape {tuple(mask.shape)} but h has r = {h.shape[-1]} features: they "
+                "belong to different encoders"
+            )
+        mask = mask.to(h.device)
+    return mask, _checked_eps(own_eps if eps is None else eps)

@@ -1,0 +1,299 @@
+"""The operators: ``torch.library`` schemas, fakes, device implementations, and their gradients.
+
+Each operator takes ``h`` as (N, r), one sample a row. The operators are opaque, so the compiler keeps them
+whole; gradients are plain autograd Functions around them, first order only. The kernels are looked up when
+an operator runs.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qscore_fast import backends
+
+_library = torch.library.Library("qscore_fast", "DEF")
+_SCHEMAS = (
+    "row_stats_fwd(Tensor h) -> Tensor",
+    "row_stats_bwd(Tensor dstats, Tensor h, Tensor stats) -> Tensor",
+    "q_score_fwd(Tensor h, Tensor? mask, float eps) -> (Tensor, Tensor)",
+    "q_score_bwd(Tensor dq, Tensor h, Tensor? mask, Tensor q, Tensor saved) -> Tensor",
+    "highly_active(Tensor h, float eps) -> Tensor",
+    "activation_counts(Tensor h, float eps) -> Tensor",
+    "sparse_fwd(Tensor h, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+    "sparse_bwd(Tensor dvalue, Tensor dstats, Tensor h, Tensor offsets, Tensor feature, "
+    "Tensor value, Tensor stats) -> Tensor",
+    "q_score_loss_fwd(Tensor h, Tensor? mask, float eps, float lambda1, float lambda2, bool mean) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "q_score_loss_bwd(Tensor dloss, Tensor h, Tensor? mask, Tensor q, Tensor saved, "
+    "Tensor row_weight, Tensor col_weight) -> Tensor",
+)
+for _schema in _SCHEMAS:
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+def accumulator(h: Tensor) -> torch.dtype:
+    """The dtype of every statistic of ``h``: float32, or float64 for float64."""
+    return torch.float64 if h.dtype == torch.float64 else torch.float32
+
+
+# ---- device implementations -----------------------------
+
+
+def _kernels(h: Tensor) -> ModuleType:
+    return backends.kernels_for(h.device.type)
+
+
+def _rows(h: Tensor) -> Tensor:
+    """``h`` with unit stride inside a row: the compiler may hand over another layout."""
+    return h if h.stride(1) == 1 or h.shape[1] == 1 else h.contiguous()
+
+
+def _dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _row_stats_fwd(h: Tensor) -> Tensor:
+    return _kernels(h).row_stats_fwd(_rows(h))
+
+
+def _row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
+    return _kernels(h).row_stats_bwd(_dense(dstats), _rows(h), _dense(stats))
+
+
+def _q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return _kernels(h).q_score_fwd(_rows(h), _dense(mask), eps)
+
+
+def _q_score_bwd(dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Tensor) -> Tensor:
+    return _kernels(h).q_score_bwd(_dense(dq), _rows(h), _dense(mask), _dense(q), _dense(saved))
+
+
+def _highly_active(h: Tensor, eps: float) -> Tensor:
+    return _kernels(h).highly_active(_rows(h), eps)
+
+
+def _activation_counts(h: Tensor, eps: float) -> Tensor:
+    return _kernels(h).activation_counts(_rows(h), eps)
+
+
+def _sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _kernels(h).sparse_fwd(_rows(h), eps)
+
+
+def _sparse_bwd(
+    dvalue: Tensor,
+    dstats: Tensor,
+    h: Tensor,
+    offsets: Tensor,
+    feature: Tensor,
+    value: Tensor,
+    stats: Tensor,
+) -> Tensor:
+    saved = (_dense(offsets), _dense(feature), _dense(value), _dense(stats))
+    return _kernels(h).sparse_bwd(_dense(dvalue), _dense(dstats), _rows(h), *saved)
+
+
+def _q_score_loss_fwd(
+    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _kernels(h).q_score_loss_fwd(_rows(h), _dense(mask), eps, lambda1, lambda2, mean)
+
+
+def _q_score_loss_bwd(
+    dloss: Tensor,
+    h: Tensor,
+    mask: Tensor | None,
+    q: Tensor,
+    saved: Tensor,
+    row_weight: Tensor,
+    col_weight: Tensor,
+) -> Tensor:
+    weights = (_dense(row_weight), _dense(col_weight))
+    return _kernels(h).q_score_loss_bwd(
+        _dense(dloss), _rows(h), _dense(mask), _dense(q), _dense(saved), *weights
+    )
+
+
+# ---- fakes: shapes and dtypes for the compiler ----------------------------------------------------
+
+
+def _fake_rows(h: Tensor, *leading: int) -> Tensor:
+    return h.new_empty((*leading, h.shape[0]), dtype=accumulator(h))
+
+
+def _fake_gradient(h: Tensor) -> Tensor:
+    return h.new_empty(h.shape)
+
+
+def _row_stats_fwd_fake(h: Tensor) -> Tensor:
+    return _fake_rows(h, 4)
+
+
+def _row_stats_bwd_fake(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
+    return _fake_gradient(h)
+
+
+def _q_score_fwd_fake(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return _fake_rows(h), _fake_rows(h, 3)
+
+
+def _q_score_bwd_fake(
+    dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Tensor
+) -> Tensor:
+    return _fake_gradient(h)
+
+
+def _highly_active_fake(h: Tensor, eps: float) -> Tensor:
+    return h.new_empty(h.shape, dtype=torch.bool)
+
+
+def _activation_counts_fake(h: Tensor, eps: float) -> Tensor:
+    return h.new_empty(h.shape[1], dtype=torch.int64)
+
+
+def _sparse_fwd_fake(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    entries = torch.library.get_ctx().new_dynamic_size()
+    return (
+        h.new_empty(h.shape[0] + 1, dtype=torch.int64),
+        h.new_empty(entries, dtype=torch.int32),
+        h.new_empty(entries, dtype=accumulator(h)),
+        _fake_rows(h, 4),
+    )
+
+
+def _sparse_bwd_fake(dvalue: Tensor, dstats: Tensor, h: Tensor, *saved: Tensor) -> Tensor:
+    return _fake_gradient(h)
+
+
+def _q_score_loss_fwd_fake(
+    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    loss = h.new_empty((), dtype=accumulator(h))
+    return (
+        loss,
+        _fake_rows(h),
+        _fake_rows(h, 3),
+        _fake_rows(h),
+        h.new_empty(h.shape[1], dtype=accumulator(h)),
+    )
+
+
+def _q_score_loss_bwd_fake(dloss: Tensor, h: Tensor, *saved: Tensor | None) -> Tensor:
+    return _fake_gradient(h)
+
+
+for _schema in _SCHEMAS:
+    _name = _schema.partition("(")[0]
+    for _key in ("CPU", "CUDA"):
+        _library.impl(_name, globals()[f"_{_name}"], _key)
+    torch.library.register_fake(f"qscore_fast::{_name}", globals()[f"_{_name}_fake"], lib=_library)
+
+_ops = torch.ops.qscore_fast
+highly_active = _ops.highly_active.default
+activation_counts = _ops.activation_counts.default
+
+
+# ---- gradients -----------------------------
+
+
+def _needs_gradient(h: Tensor) -> bool:
+    return h.requires_grad and torch.is_grad_enabled()
+
+
+class _RowStats(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        stats = _ops.row_stats_fwd.default(h)
+        ctx.save_for_backward(h, stats)
+        return stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dstats: Tensor) -> Tensor:
+        h, stats = ctx.saved_tensors
+        return _ops.row_stats_bwd.default(dstats, h, stats)
+
+
+def row_stats(h: Tensor) -> Tensor:
+    """(4, N): mean, std, l1, l2 of the rows of ``h`` (N, r)."""
+    return _RowStats.apply(h) if _needs_gradient(h) else _ops.row_stats_fwd.default(h)
+
+
+class _QScore(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+        q, saved = _ops.q_score_fwd.default(h, mask, eps)
+        ctx.save_for_backward(h, mask, q, saved)
+        return q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dq: Tensor) -> tuple[Tensor, None, None]:
+        h, mask, q, saved = ctx.saved_tensors
+        return _ops.q_score_bwd.default(dq, h, mask, q, saved), None, None
+
+
+def q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+    """(N,): Q of the rows of ``h`` (N, r); ``mask`` is D, bool (r,), or None."""
+    if _needs_gradient(h):
+        return _QScore.apply(h, mask, eps)
+    return _ops.q_score_fwd.default(h, mask, eps)[0]
+
+
+class _SparseActivations(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        offsets, feature, value, stats = _ops.sparse_fwd.default(h, eps)
+        ctx.mark_non_differentiable(offsets, feature)
+        ctx.save_for_backward(h, offsets, feature, value, stats)
+        return offsets, feature, value, stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, doffsets: Tensor, dfeature: Tensor, dvalue: Tensor, dstats: Tensor
+    ) -> tuple[Tensor, None]:
+        return _ops.sparse_bwd.default(dvalue, dstats, *ctx.saved_tensors), None
+
+
+def sparse_activations(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Offsets (N + 1,), feature (nnz,), value (nnz,) and stats (4, N) of ``h`` (N, r)."""
+    if _needs_gradient(h):
+        return _SparseActivations.apply(h, eps)
+    return _ops.sparse_fwd.default(h, eps)
+
+
+class _QScoreLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        mask: Tensor | None,
+        eps: float,
+        lambda1: float,
+        lambda2: float,
+        mean: bool,
+    ) -> Tensor:
+        loss, *saved = _ops.q_score_loss_fwd.default(h, mask, eps, lambda1, lambda2, mean)
+        ctx.save_for_backward(h, mask, *saved)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        dh = _ops.q_score_loss_bwd.default(dloss, *ctx.saved_tensors)
+        return dh, None, None, None, None, None
+
+
+def q_score_loss(
+    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+) -> Tensor:
+    """The regulariser of ``h`` (N, r), a scalar; ``mean`` divides the second sum by N."""
+    if _needs_gradient(h):
+        return _QScoreLoss.apply(h, mask, eps, lambda1, lambda2, mean)
+    return _ops.q_score_loss_fwd.default(h, mask, eps, lambda1, lambda2, mean)[0]

@@ -1,0 +1,128 @@
+"""The Q-Score equations in plain PyTorch: the oracle that every kernel is tested against.
+
+Notation: ``h`` is ``(..., r)``, one sample a row, r features; mu, sigma, n are a row's mean, standard
+deviation (with Bessel's correction) and L2 norm. Floating types narrower than float32 are widened to
+float32 first, float64 stays; every result has that widened type. Gradients are PyTorch's own, and no
+gradient flows through the set L, alpha or beta.
+
+Source: Kalibhat et al., "Measuring Self-Supervised Representation Quality for Downstream
+Classification Using Discriminative Features", AAAI 2024, https://arxiv.org/abs/2203.01881.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RowStats(NamedTuple):
+    """Statistics of each row of ``h`` (..., r); every field has shape (...), float32 or float64."""
+
+    mean: Tensor
+    std: Tensor
+    l1: Tensor
+    l2: Tensor
+
+
+class SparseActivations(NamedTuple):
+    """The highly active entries of N rows in compressed sparse row order, and the rows' statistics.
+
+    Row i owns the entries ``offsets[i]:offsets[i + 1]``, with ascending ``feature``.
+    """
+
+    offsets: Tensor  # (N + 1,) int64
+    feature: Tensor  # (nnz,) int32
+    value: Tensor  # (nnz,) (h_ij - mu_i) / n_i, float32 or float64
+    mean: Tensor  # (N,), as are the next three
+    std: Tensor
+    l1: Tensor
+    l2: Tensor
+
+
+def widen(h: Tensor) -> Tensor:
+    """Return ``h`` as float64 if it is float64, otherwise as float32."""
+    return h if h.dtype == torch.float64 else h.float()
+
+
+def row_stats(h: Tensor) -> RowStats:
+    """Mean, standard deviation (r - 1), L1 and L2 norm of every row; std is NaN for r = 1."""
+    h = widen(h)
+    mean = h.mean(-1)
+    std = h.std(-1, correction=1) if h.shape[-1] > 1 else torch.full_like(mean, torch.nan)
+    return RowStats(mean, std, h.abs().sum(-1), torch.linalg.vector_norm(h, dim=-1))
+
+
+def highly_active(h: Tensor, eps: float = 4.0) -> Tensor:
+    """L: the entries with ``h > mu + eps * sigma``, strictly. Bool (..., r)."""
+    h = widen(h.detach())
+    stats = row_stats(h)
+    return h > (stats.mean + eps * stats.std).unsqueeze(-1)
+
+
+def activation_counts(h: Tensor, eps: float = 4.0) -> Tensor:
+    """How many rows of ``h`` have feature j in L: int64 (r,). The census behind A_j = 100 counts / N."""
+    return highly_active(h, eps).reshape(-1, h.shape[-1]).sum(0)
+
+
+def sparse_activations(h: Tensor, eps: float = 4.0) -> SparseActivations:
+    """The entries of L with their values ``(h_ij - mu_i) / n_i``, for ``h`` of shape (N, r)."""
+    active = highly_active(h, eps)
+    h = widen(h)
+    stats = row_stats(h)
+    row, feature = active.nonzero(as_tuple=True)
+    value = (h[row, feature] - stats.mean[row]) / stats.l2[row]
+    offsets = torch.zeros(len(h) + 1, dtype=torch.int64, device=h.device)
+    torch.cumsum(active.sum(-1), 0, out=offsets[1:])
+    return SparseActivations(offsets, feature.int(), value, *stats)
+
+
+def q_score(h: Tensor, mask: Tensor | None = None, eps: float = 4.0) -> Tensor:
+    """Q_i: the mean of ``(h_ij - mu_i) / n_i`` over j in L_i and D; ``mask`` is D, bool (r,), None for all.
+
+    0 where no feature of D is in L_i, for a zero row and for r = 1. NaN where a row holds NaN or Inf, or
+    where its sum of squares overflows.
+    """
+    active = highly_active(h, eps)
+    if mask is not None:
+        active = active & mask
+    h = widen(h)
+    norm = torch.linalg.vector_norm(h, dim=-1)
+    # Multiplied, not selected, so that a row with NaN or Inf gives NaN although its L is empty.
+    total = ((h - h.mean(-1, keepdim=True)) * active).sum(-1)
+    q = total / (active.sum(-1).clamp(min=1) * torch.where(norm > 0, norm, 1))
+    return q.masked_fill(norm.isinf(), torch.nan)
+
+
+def column_norms(h: Tensor) -> Tensor:
+    """c_k: the L1 norm of column k of the row-normalised batch, (r,). A zero row adds nothing."""
+    h = widen(h).reshape(-1, h.shape[-1])
+    norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
+    return (h.abs() / torch.where(norm > 0, norm, 1)).sum(0)
+
+
+def q_score_loss(
+    h: Tensor,
+    mask: Tensor | None = None,
+    eps: float = 4.0,
+    lambda1: float = 1e-4,
+    lambda2: float = 1e-4,
+    reduction: str = "sum",
+) -> Tensor:
+    """The regulariser, to be minimised; 0 for a batch without rows.
+
+    ``-lambda1 * mean_i(1[Q_i < alpha] Q_i) + lambda2 * sum_k(1[c_k > beta] c_k)`` with alpha and beta the
+    batch means of Q and c. ``reduction="mean"`` divides the second sum by the number of rows.
+    """
+    h = h.reshape(-1, h.shape[-1])
+    if not len(h):
+        return widen(h).sum()
+    q = q_score(h, mask, eps)
+    c = column_norms(h)
+    weak = (q < q.mean()).detach()
+    crowded = (c > c.mean()).detach()
+    overuse = (crowded * c).sum()
+    if reduction == "mean":
+        overuse = overuse / len(h)
+    return -lambda1 * (weak * q).mean() + lambda2 * overuse
