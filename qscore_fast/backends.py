@@ -7,6 +7,7 @@ replaced.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -20,13 +21,11 @@ import torch
 ENVIRONMENT_VARIABLE = "QSCORE_FAST_BACKEND"
 BACKENDS = ("auto", "native", "triton", "reference")
 
-_native: ModuleType | None
+_native: ModuleType | None = None
+_native_missing = ""
 try:
-    from qscore_fast.kernels import cpu as _native
-
-    _native_missing = ""
+    _native = importlib.import_module("qscore_fast.kernels.cpu")
 except ImportError as error:
-    _native = None
     _native_missing = f"the native module is not built ({error}); reinstall with a C++ compiler"
 
 

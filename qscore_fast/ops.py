@@ -41,7 +41,7 @@ def accumulator(h: Tensor) -> torch.dtype:
     return torch.float64 if h.dtype == torch.float64 else torch.float32
 
 
-# ---- device implementations -----------------------------
+# ---- device implementations ---------------------------------------------------------------------
 
 
 def _kernels(h: Tensor) -> ModuleType:
@@ -119,7 +119,7 @@ def _q_score_loss_bwd(
     )
 
 
-# ---- fakes: shapes and dtypes for the compiler ----------------------------------------------------
+# ---- fakes: shapes and dtypes for the compiler --------------------------------------------------
 
 
 def _fake_rows(h: Tensor, *leading: int) -> Tensor:
@@ -191,6 +191,8 @@ for _schema in _SCHEMAS:
     _name = _schema.partition("(")[0]
     for _key in ("CPU", "CUDA"):
         _library.impl(_name, globals()[f"_{_name}"], _key)
+    # Gradients live in the Functions below; the operators themselves have none.
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
     torch.library.register_fake(f"qscore_fast::{_name}", globals()[f"_{_name}_fake"], lib=_library)
 
 _ops = torch.ops.qscore_fast
@@ -198,7 +200,7 @@ highly_active = _ops.highly_active.default
 activation_counts = _ops.activation_counts.default
 
 
-# ---- gradients -----------------------------
+# ---- gradients ----------------------------------------------------------------------------------
 
 
 def _needs_gradient(h: Tensor) -> bool:

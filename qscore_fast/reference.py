@@ -50,7 +50,8 @@ def row_stats(h: Tensor) -> RowStats:
     """Mean, standard deviation (r - 1), L1 and L2 norm of every row; std is NaN for r = 1."""
     h = widen(h)
     mean = h.mean(-1)
-    std = h.std(-1, correction=1) if h.shape[-1] > 1 else torch.full_like(mean, torch.nan)
+    spread = h.shape[-1] > 1 and h.numel()  # elsewhere torch.std warns of its NaN
+    std = h.std(-1, correction=1) if spread else torch.full_like(mean, torch.nan)
     return RowStats(mean, std, h.abs().sum(-1), torch.linalg.vector_norm(h, dim=-1))
 
 

@@ -1,0 +1,40 @@
+# Thin targets; the work is in the package. PYTHON chooses the interpreter that .venv is made with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cc kernels/cpu/*.h)
+
+.PHONY: demo test bench gpu lint clean
+
+demo: $(STAMP)
+	$(BIN)/qscore demo
+
+test: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_kernels
+
+# On a machine with a GPU, from the source tree alone: needs torch, triton and pytest, installs nothing.
+gpu:
+	$(PYTHON) -m benchmarks.gpu
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Everything is installed here and nowhere else: the project, editable, with its native kernels and tools.
+$(STAMP): $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit("qscore-fast needs Python 3.11 or newer, this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar off --editable ".[dev]"
+	touch $@

@@ -1,0 +1,39 @@
+"""What all tests share: Triton's interpreter where there is no GPU, and the three backends."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+# Read by Triton when a kernel is decorated, so it must be set before the kernels are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import qscore_fast as qf
+
+# In a source tree without an installation, kernels/ lies beside the package.
+if importlib.util.find_spec("qscore_fast.kernels") is None:
+    qf.__path__.append(str(Path(__file__).parents[1]))
+
+# NumPy, in the interpreter, for what IEEE arithmetic is meant to do with NaN and Inf rows.
+interpreter_warnings = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
+
+
+@pytest.fixture(params=["native", "triton", "reference"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test once on each backend, by name."""
+    request.applymarker(interpreter_warnings)
+    with qf.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def device(backend: str) -> torch.device:
+    """Where the backend computes: a GPU for Triton if there is one, the CPU otherwise."""
+    on_gpu = backend != "native" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")

@@ -1,0 +1,194 @@
+"""The public functions on the three backends, against the reference in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from vectors import VECTORS
+
+import qscore_fast as qf
+from qscore_fast import reference
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def features(*shape: int, seed: int = 0) -> Tensor:
+    """Sparse and positive like the pooled features of a ResNet, with a few high peaks a row."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).relu() ** 3 + 0.01
+
+
+def half_of(r: int) -> Tensor:
+    return torch.rand(r, generator=torch.Generator().manual_seed(9)) < 0.5
+
+
+@pytest.mark.parametrize(("h", "mask", "eps", "active", "q"), VECTORS)
+def test_published_vectors(
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    active: list[int],
+    q: float,
+    backend: str,
+    device: torch.device,
+) -> None:
+    h = h.to(device, torch.float32)
+    assert qf.highly_active(h, eps)[0].nonzero().flatten().tolist() == active
+    assert qf.q_score(h, mask, eps).item() == pytest.approx(q, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_layout_is_the_same_matrix(
+    dtype: torch.dtype, backend: str, device: torch.device
+) -> None:
+    """1-D, 3-D, strided rows, transposed, expanded: one result, with the leading shape of h."""
+    wide = features(4, 5, 90).to(device, dtype)
+    mask = half_of(30)
+    for h in (
+        wide[0, 0, :30],
+        wide[..., :30],
+        wide[:, ::2, 7:37],
+        wide[..., :30].transpose(0, 1),
+        wide[0, :, :30].T.contiguous().T,
+        wide[0, 0, :30].expand(6, 30),
+        wide[..., ::3],
+    ):
+        flat = h.reshape(-1, 30).double()
+        q = qf.q_score(h, mask, 1.0)
+        assert q.shape == h.shape[:-1]
+        assert q.dtype == torch.float32
+        expected = reference.q_score(flat, mask.to(device), 1.0)
+        torch.testing.assert_close(q.flatten().double(), expected, rtol=1e-5, atol=1e-6)
+        active = qf.highly_active(h, 1.0)
+        assert torch.equal(active.reshape(-1, 30), reference.highly_active(flat, 1.0))
+        assert torch.equal(qf.activation_counts(h, 1.0), active.reshape(-1, 30).sum(0))
+        for field, expected in zip(qf.row_stats(h), reference.row_stats(flat), strict=True):
+            assert field.shape == h.shape[:-1]
+            torch.testing.assert_close(field.flatten().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def squares(sparse: qf.SparseActivations) -> Tensor:
+    return torch.cat([field.flatten() ** 2 for field in sparse[2:]])
+
+
+CALLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "q_score": lambda h: qf.q_score(h, half_of(40), 1.0),
+    "row_stats": lambda h: torch.stack(list(qf.row_stats(h))),
+    "sparse": lambda h: squares(qf.sparse_activations(h, 1.0)),
+    "loss": lambda h: qf.q_score_loss(h, half_of(40), 1.0, 0.3, 0.2, "mean"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+@pytest.mark.parametrize("layout", ["plain", "three_d", "strided", "transposed"])
+def test_gradients_reach_every_layout(
+    call: Callable[[Tensor], Tensor], layout: str, backend: str, device: torch.device
+) -> None:
+    """An expanded (stride 0) upstream gradient, and inputs whose gradient is a view."""
+
+    def view(leaf: Tensor) -> Tensor:
+        return {
+            "plain": lambda: leaf.reshape(-1, 40)[:12],
+            "three_d": lambda: leaf[:, :, :40],
+            "strided": lambda: leaf.reshape(12, -1)[::2, 3:43],
+            "transposed": lambda: leaf.reshape(40, -1)[:, :6].T,
+        }[layout]()
+
+    leaf = features(3, 4, 60).to(device).requires_grad_()
+    exact = features(3, 4, 60).to(device).double().requires_grad_()
+    call(view(leaf)).sum().backward()
+    with qf.use_backend("reference"):
+        call(view(exact)).sum().backward()
+    assert exact.grad.abs().max() > 0
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_keeps_the_statistics_wide(backend: str, device: torch.device) -> None:
+    h = features(8, 64).to(device, torch.bfloat16)
+    with torch.autocast(device.type, torch.bfloat16):
+        q = qf.q_score(h, None, 1.0)
+        loss = qf.q_score_loss(h, None, 1.0)
+    assert q.dtype == loss.dtype == torch.float32
+    torch.testing.assert_close(
+        q.double(), reference.q_score(h.double(), None, 1.0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_no_rows(backend: str, device: torch.device) -> None:
+    h = torch.zeros(0, 5, 7, device=device, requires_grad=True)
+    assert qf.q_score(h).shape == (0, 5)
+    assert qf.row_stats(h).std.shape == (0, 5)
+    assert qf.sparse_activations(h).offsets.tolist() == [0]
+    assert qf.activation_counts(h).tolist() == [0] * 7
+    loss = qf.q_score_loss(h)
+    loss.backward()
+    assert loss.item() == 0
+    assert h.grad.shape == h.shape
+
+
+def test_float64_on_the_cpu() -> None:
+    h = features(20, 300).double().requires_grad_()
+    with qf.use_backend("native"):
+        q = qf.q_score(h, half_of(300), 2.0)
+        (dh,) = torch.autograd.grad(q.sum(), h)
+    expected = reference.q_score(h, half_of(300), 2.0)
+    (dh_expected,) = torch.autograd.grad(expected.sum(), h)
+    torch.testing.assert_close(q, expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(dh, dh_expected, rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("name", ["q_score", "row_stats", "loss"])
+def test_gradcheck(name: str) -> None:
+    """Finite differences in float64; at eps = 1.5 no entry of these rows is near the threshold."""
+    torch.manual_seed(3)
+    h = (torch.randn(4, 40, dtype=torch.float64) + 3).requires_grad_()
+    with qf.use_backend("native"):
+        calls = {
+            "q_score": lambda x: qf.q_score(x, half_of(40), 1.5),
+            "row_stats": lambda x: tuple(qf.row_stats(x)),
+            "loss": lambda x: qf.q_score_loss(x, half_of(40), 1.5, 0.7, 0.3),
+        }
+        assert torch.autograd.gradcheck(calls[name], (h,), eps=1e-7, atol=1e-6)
+
+
+def test_eps_follows_the_features() -> None:
+    """D brings the eps that it was discovered with; an explicit eps wins."""
+    h = features(200, 64)
+    census = qf.FeatureCensus(64, eps=2.0).update(h)
+    D = qf.discriminative_features(census)
+    assert torch.equal(qf.q_score(h, D), qf.q_score(h, D.mask, 2.0))
+    assert torch.equal(qf.q_score(h, D, 3.0), qf.q_score(h, D.mask, 3.0))
+    assert torch.equal(qf.q_score(h, D.mask), qf.q_score(h, D.mask, 4.0))
+    assert not torch.equal(qf.q_score(h, D), qf.q_score(h, D.mask, 4.0))
+    assert torch.equal(qf.q_score_loss(h, D), qf.q_score_loss(h, D.mask, 2.0))
+
+
+H = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: qf.q_score([[1.0]]), TypeError, "list.*torch.Tensor"),
+        (lambda: qf.q_score(H.int()), TypeError, r"torch\.int32.*float32"),
+        (lambda: qf.q_score(torch.tensor(1.0)), ValueError, r"shape \(\).*r >= 1"),
+        (lambda: qf.row_stats(torch.zeros(2, 0)), ValueError, r"\(2, 0\)"),
+        (lambda: qf.highly_active(H, -1), ValueError, "eps is -1.0"),
+        (lambda: qf.sparse_activations(H, math.nan), ValueError, "eps is nan"),
+        (lambda: qf.q_score(H, torch.ones(3)), TypeError, "float32.*bool mask"),
+        (lambda: qf.q_score(H, torch.ones(4, dtype=torch.bool)), ValueError, r"\(4,\).*r = 3"),
+        (lambda: qf.q_score(H, "all"), TypeError, "str.*DiscriminativeFeatures"),
+        (lambda: qf.q_score_loss(H, reduction="avg"), ValueError, "'avg'.*'sum'.*'mean'"),
+        (lambda: qf.q_score_loss(H, lambda1=math.inf), ValueError, "lambda1 is inf"),
+        (lambda: qf.q_score_loss(H, group=object()), NotImplementedError, "group=None"),
+    ],
+)
+def test_wrong_arguments(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
