@@ -1,0 +1,1 @@
+"""Benchmarks: run with ``make bench`` on the CPU and ``make gpu`` on a GPU."""
