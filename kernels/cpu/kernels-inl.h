@@ -18,19 +18,25 @@ inline const T* row_of(const Matrix& h, int64_t i) {
 }
 
 // Calls add(vector, sums) on every vector of the row, with four independent sets of sums in flight.
-// Lanes beyond the row hold `fill`, which must add nothing.
+// Lanes beyond the row hold `fill`, which must add nothing. Blocks are added up in double, so that the
+// error does not grow with r.
 template <int kSums, class T, class F>
 inline void reduce(const T* row, int64_t r, Acc<T> fill, F add, double (&total)[kSums]) {
   constexpr int kUnroll = 4;
   constexpr int64_t L = kLanes<T>;
-  Vec<T> sums[kUnroll][kSums] = {};
-  int64_t j = 0;
-  for (; j + kUnroll * L <= r; j += kUnroll * L)
-    for (int u = 0; u < kUnroll; ++u) add(load(row + j + u * L), sums[u]);
-  for (; j + L <= r; j += L) add(load(row + j), sums[0]);
-  if (j < r) add(load_partial(row + j, r - j, fill), sums[1]);
-  for (int k = 0; k < kSums; ++k)
-    total[k] = sum_lanes((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]));
+  constexpr int64_t kBlock = 512 * L;
+  for (int k = 0; k < kSums; ++k) total[k] = 0;
+  for (int64_t begin = 0; begin < r; begin += kBlock) {
+    const int64_t end = begin + kBlock < r ? begin + kBlock : r;
+    Vec<T> sums[kUnroll][kSums] = {};
+    int64_t j = begin;
+    for (; j + kUnroll * L <= end; j += kUnroll * L)
+      for (int u = 0; u < kUnroll; ++u) add(load(row + j + u * L), sums[u]);
+    for (; j + L <= end; j += L) add(load(row + j), sums[0]);
+    if (j < end) add(load_partial(row + j, end - j, fill), sums[1]);
+    for (int k = 0; k < kSums; ++k)
+      total[k] += sum_lanes((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]));
+  }
 }
 
 template <class A>
@@ -192,7 +198,8 @@ inline Moments<Acc<T>> score_row(const QScoreForward& a, int64_t i) {
   const T* row = row_of<T>(a.h, i);
   const auto m = moments(row, r);
   const A threshold = threshold_of(m, a.eps);
-  A total = 0;
+  // One entry after the other, so in double: at a small eps there are thousands.
+  double total = 0;
   int64_t count = 0;
   const uint8_t* mask = a.mask;
   if (mask) {
@@ -206,7 +213,7 @@ inline Moments<Acc<T>> score_row(const QScoreForward& a, int64_t i) {
       ++count;
     });
   }
-  A q = count && m.l2 > 0 ? total / (static_cast<A>(count) * m.l2) : A(0);
+  A q = count && m.l2 > 0 ? static_cast<A>(total / (static_cast<double>(count) * m.l2)) : A(0);
   if (!m.finite()) q = static_cast<A>(NAN);
   static_cast<A*>(a.q)[i] = q;
   A* saved = static_cast<A*>(a.saved) + i;
@@ -316,14 +323,14 @@ void sparse_backward(const SparseBackward& a, int64_t begin, int64_t end) {
     const T* row = row_of<T>(a.h, i);
     const auto m = load_moments<A>(a.stats, n, i);
     auto g = stats_gradient(m, load_moments<A>(a.dstats, n, i), r);
-    A sum = 0, dot = 0;
+    double sum = 0, dot = 0;
     for (int64_t k = a.offsets[i]; k < a.offsets[i + 1]; ++k) {
       sum += dvalue[k];
-      dot += dvalue[k] * value[k];
+      dot += static_cast<double>(dvalue[k]) * value[k];
     }
     if (a.offsets[i] < a.offsets[i + 1]) {
-      g.constant -= sum / (static_cast<A>(r) * m.l2);
-      g.linear -= dot / (m.l2 * m.l2);
+      g.constant -= static_cast<A>(sum / (static_cast<double>(r) * m.l2));
+      g.linear -= static_cast<A>(dot / m.l2 / m.l2);
     }
     T* dh = gradient_row<T>(a.dh, a.h, i);
     write_gradient<false, true>(row, r, g, static_cast<const A*>(nullptr),

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from qscore_fast.kernels import cpu
 from torch import Tensor
 
 import qscore_fast as qf
 from qscore_fast import reference
-from qscore_fast.kernels import cpu
 
 
 @pytest.fixture(autouse=True)
