@@ -5,7 +5,8 @@
     q = qf.q_score(h)                    # (..., r) -> (...), fused, differentiable
     loss = qf.QScoreLoss(features)(h)    # the regulariser, added to the SSL loss
 
-The pipeline over images (``load_encoder``, ``score``) is imported when it is first used.
+Every name is imported when it is first used: the kernels need no Arrow, Pillow or torchvision, and
+``qscore --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -13,36 +14,49 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from qscore_fast.backends import BackendInfo, backend_info, use_backend
-from qscore_fast.errors import QScoreError
-from qscore_fast.features import DiscriminativeFeatures, FeatureCensus, discriminative_features
-from qscore_fast.functional import (
-    activation_counts,
-    highly_active,
-    q_score,
-    q_score_loss,
-    row_stats,
-    sparse_activations,
-)
-from qscore_fast.nn import QScoreLoss
-from qscore_fast.reference import RowStats, SparseActivations
-
 if TYPE_CHECKING:
+    from qscore_fast.backends import BackendInfo, backend_info, use_backend
     from qscore_fast.encoders import Encoder, load_encoder
+    from qscore_fast.errors import QScoreError
+    from qscore_fast.features import (
+        DiscriminativeFeatures,
+        FeatureCensus,
+        discriminative_features,
+    )
+    from qscore_fast.functional import (
+        activation_counts,
+        highly_active,
+        q_score,
+        q_score_loss,
+        row_stats,
+        sparse_activations,
+    )
     from qscore_fast.images import Preprocess
+    from qscore_fast.nn import QScoreLoss
+    from qscore_fast.reference import RowStats, SparseActivations
     from qscore_fast.scoring import ScoreRun, discover, score
 
 __version__ = "0.1.0"
 
-# The pipeline pulls in Arrow, Pillow and torchvision, which the kernels do not need.
-_PIPELINE = {
-    "Encoder": "qscore_fast.encoders",
-    "load_encoder": "qscore_fast.encoders",
-    "Preprocess": "qscore_fast.images",
-    "ScoreRun": "qscore_fast.scoring",
-    "discover": "qscore_fast.scoring",
-    "score": "qscore_fast.scoring",
+_NAMES = {
+    "backends": ("BackendInfo", "backend_info", "use_backend"),
+    "encoders": ("Encoder", "load_encoder"),
+    "errors": ("QScoreError",),
+    "features": ("DiscriminativeFeatures", "FeatureCensus", "discriminative_features"),
+    "functional": (
+        "activation_counts",
+        "highly_active",
+        "q_score",
+        "q_score_loss",
+        "row_stats",
+        "sparse_activations",
+    ),
+    "images": ("Preprocess",),
+    "nn": ("QScoreLoss",),
+    "reference": ("RowStats", "SparseActivations"),
+    "scoring": ("ScoreRun", "discover", "score"),
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "row_stats",
@@ -72,9 +86,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PIPELINE:
-        return getattr(importlib.import_module(_PIPELINE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _NAMES or name == "ops":
+        return importlib.import_module(f"qscore_fast.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"qscore_fast.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

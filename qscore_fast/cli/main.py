@@ -1,0 +1,155 @@
+"""``main``: parse, call one function, print."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentError
+
+from qscore_fast.cli.parser import build_parser
+from qscore_fast.cli.terminal import ProgressPrinter, escaped, say, summary_lines
+from qscore_fast.errors import QScoreError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; the entry point of ``qscore``."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        _COMMANDS[arguments.subcommand](arguments[arguments.subcommand])
+    except ArgumentError as error:
+        say(f"error: {_readable(str(error))} (qscore --help explains)")
+        return USER_ERROR
+    except QScoreError as error:
+        say(f"error: {error}")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        say("stopped; finished parts stay: give the same command again to go on")
+        return INTERRUPTED
+    return 0
+
+
+def _readable(message: str) -> str:
+    """jsonargparse's error in one line: what, and the value it was given."""
+    first, _, rest = message.partition("\n")
+    value = rest.rpartition("Given value: ")[2].strip()
+    what = re.sub(rf"\b({'|'.join(_COMMANDS)})\.", "", first).strip(" :")
+    what = re.sub(r'Parser key "(\w+)"', lambda key: f"--{key[1].replace('_', '-')}", what)
+    return f"{what}: not valid: {value}" if value else what
+
+
+def _score(options: Namespace) -> None:
+    from qscore_fast.encoders import load_encoder
+    from qscore_fast.images import FolderSource
+    from qscore_fast.scoring import score
+
+    source = FolderSource(options.images)  # before the encoder: a wrong path should show at once
+    progress = ProgressPrinter()
+    try:
+        run = score(
+            source,
+            load_encoder(
+                options.encoder, device=options.device, pretrained=not options.no_pretrained
+            ),
+            options.out,
+            options.features,
+            eps=options.eps,
+            lower=options.lower,
+            upper=options.upper,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            unit_size=options.unit_size,
+            activation_eps=options.activation_eps,
+            embeddings=options.embeddings,
+            max_pixels=options.max_pixels,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    _print(run.summary, summary_lines(run.summary), options.json)
+
+
+def _discover(options: Namespace) -> None:
+    from qscore_fast.scoring import discover
+
+    found = discover(
+        options.run, eps=options.eps, lower=options.lower, upper=options.upper, out=options.out
+    )
+    features, notes = found.features, found.notes()
+    content = {
+        "eps": features.eps,
+        "lower": features.lower,
+        "upper": features.upper,
+        "num_samples": features.num_samples,
+        "num_features": features.mask.numel(),
+        "num_discriminative": int(features.mask.sum()),
+        "empty_fraction": found.empty_fraction,
+        "suggested_eps": found.suggested_eps,
+        "empty_fraction_by_eps": {f"{eps:g}": share for eps, share in found.empty.items()},
+        "notes": notes,
+        "features": options.out or f"{options.run}/features.npz",
+    }
+    lines = [
+        f"features    {content['num_discriminative']:,} of {content['num_features']:,} are "
+        f"discriminative at eps = {features.eps:g} "
+        f"(percentiles {features.lower:g} to {features.upper:g}, {features.num_samples:,} images)",
+        f"            {100 * found.empty_fraction:.2f} % of the images have no active "
+        "discriminative feature: score 0",
+        f"written     {content['features']}" + ("" if options.out else " and scores.parquet"),
+        *(f"note        {note}" for note in notes),
+    ]
+    _print(content, lines, options.json)
+
+
+def _demo(options: Namespace) -> None:
+    from qscore_fast.demo import run_demo
+
+    progress = ProgressPrinter()
+    try:
+        result = run_demo(options.out, say, progress)
+    finally:
+        progress.close()
+    content = {
+        "discover": result.discovery.summary,
+        "score": result.scoring.summary,
+        "picture": str(result.picture),
+    }
+    lines = [*summary_lines(result.scoring.summary), f"picture     {result.picture}"]
+    _print(content, lines, options.json)
+
+
+def _info(options: Namespace) -> None:
+    import platform
+    from dataclasses import asdict
+
+    from qscore_fast.backends import backend_info
+    from qscore_fast.scoring.record import library_versions
+
+    backends = backend_info()
+    versions = {"python": platform.python_version(), **library_versions()}
+    content = {"versions": versions, "backends": asdict(backends)}
+    lines = [f"{name:<12}{number}" for name, number in versions.items()]
+    _print(content, [*lines, *str(backends).splitlines()], options.json)
+
+
+def _print(content: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """The result on stdout: one JSON object, or lines for a person."""
+    if as_json:
+        print(json.dumps(content), flush=True)
+        return
+    for line in lines:
+        sys.stdout.write(f"{escaped(line)}\n")
+    sys.stdout.flush()
+
+
+_COMMANDS = {"score": _score, "discover": _discover, "demo": _demo, "info": _info}

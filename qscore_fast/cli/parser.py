@@ -1,0 +1,206 @@
+"""The command line's grammar and its help."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the line breaks of descriptions and examples; shows types and defaults."""
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of ``qscore``. Imports no torch: help must be instant."""
+    parser = _parser(
+        "How good is each representation of a self-supervised encoder? A score per image, no labels.",
+        """\
+example:
+  qscore demo                                          the whole thing on bundled images
+  qscore score photos/ --encoder timm:resnet50 --out runs/a
+  qscore discover runs/a --eps auto                    other features, no image touched again
+
+Every subcommand has its own help: qscore score --help. Results are Parquet files; a run that was
+stopped, however it was stopped, goes on when the same command is given again.
+exit codes: 0 done (bad images are counted and listed), 2 wrong input, 130 stopped by Ctrl-C""",
+        _version(),
+    )
+    commands = parser.add_subcommands(required=True, metavar="COMMAND", title="commands")
+    commands.add_subcommand("score", _score(), help="score a folder of images")
+    commands.add_subcommand(
+        "discover", _discover(), help="discover features again in a finished run"
+    )
+    commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
+    commands.add_subcommand("info", _info(), help="show versions and which kernels are in use")
+    return parser
+
+
+def _score() -> ArgumentParser:
+    parser = _parser(
+        """\
+Score every image below a folder: encode it, keep its statistics and its active features, discover
+the discriminative features, and write one Q-Score an image.
+
+Bad images are left out, counted and listed with the reason. Stop it at any time: the same command
+goes on with what is missing.""",
+        """\
+examples:
+  qscore score photos/ --encoder encoder.pt --out runs/a
+  qscore score val/ --encoder timm:resnet50 --out runs/val --features runs/train
+  qscore score photos/ --encoder torchvision:resnet18 --out runs/b --embeddings npy --json
+
+written to OUT:
+  scores.parquet   sample_id, label, q_score, num_active, num_highly_active, mean, std, l1, l2
+  errors.parquet   sample_id, stage, error: one row for each image without a score
+  features.npz     the activation census and the discriminative features
+  parts/, run.json one part a unit, and what was asked for""",
+    )
+    add = parser.add_argument
+    add(
+        "images",
+        metavar="IMAGES",
+        type=str,
+        help="folder of JPEG, PNG, WebP or BMP images, at any depth. Where every image lies below a "
+        "folder, the first folder is its label",
+    )
+    add(
+        "--encoder",
+        type=str,
+        required=True,
+        help="a checkpoint file of qscore-fast, timm:NAME, torchvision:NAME, or demo",
+    )
+    add("--out", type=str, required=True, help="the run's folder; made if it is missing")
+    add(
+        "--features",
+        type=str | None,
+        help="use these discriminative features instead of discovering them on these images: a "
+        "features.npz or the folder of a run with the same encoder",
+    )
+    _add_discovery(parser, "default: 4, or that of --features", None)
+    add("--batch-size", type=int, default=64, help="images a call of the encoder")
+    add("--workers", type=int | None, help="decoding threads (default: one a core, at most 16)")
+    add("--unit-size", type=int, default=1024, help="images a part: at most so many are redone")
+    add(
+        "--activation-eps",
+        type=float,
+        default=2.0,
+        help="keep activations above mean + this many standard deviations; discover can later "
+        "answer for any larger eps",
+    )
+    add(
+        "--embeddings",
+        type=Literal["none", "npy"],
+        default="none",
+        help="npy: keep the representations, float16, beside the parts",
+    )
+    add(
+        "--max-pixels",
+        type=int,
+        default=178_956_970,
+        help="refuse larger images (width x height) from their header",
+    )
+    add("--device", type=str | None, help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add(
+        "--no-pretrained",
+        action="store_true",
+        help="random weights for timm: and torchvision: encoders, always the same ones",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="delete the run that is in OUT instead of continuing it",
+    )
+    add("--config", action="config", help="a YAML file with any of these options")
+    return _add_json(parser)
+
+
+def _discover() -> ArgumentParser:
+    parser = _parser(
+        """\
+Discover the discriminative features of a finished run again, at another eps or other percentiles.
+No image is touched: the run's parts hold all activations above its --activation-eps.
+
+Says which share of the samples has no active discriminative feature (their score is 0), and where
+that is more than 1 %, proposes the largest eps for which it is not. No labels are used.""",
+        """\
+examples:
+  qscore discover runs/a --eps 3
+  qscore discover runs/a --eps auto
+  qscore discover runs/a --eps 3.5 --out features.npz    the run's own scores stay as they are""",
+    )
+    parser.add_argument("run", metavar="DIR", type=str, help="the folder of a finished run")
+    _add_discovery(parser, "at least the run's --activation-eps", 4.0)
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="write the features to this file (default: the run's features.npz and, to match, its "
+        "scores.parquet)",
+    )
+    return _add_json(parser)
+
+
+def _demo() -> ArgumentParser:
+    parser = _parser(
+        """\
+The main job on real images that come with the package (Fashion-MNIST) under an encoder trained
+without labels: discovers the features on 4,000 images, scores 2,000 others, draws demo.png.
+Takes about a minute; a second run, seconds.""",
+        "example:\n  qscore demo --out /tmp/qscore-demo",
+    )
+    parser.add_argument("--out", type=str, default="qscore-demo", help="the folder to write to")
+    return _add_json(parser)
+
+
+def _info() -> ArgumentParser:
+    return _add_json(
+        _parser("Show the versions of the libraries, and which kernels run on which device.", "")
+    )
+
+
+def _version() -> str:
+    try:
+        return version("qscore-fast")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _parser(description: str, epilog: str, number: str | None = None) -> ArgumentParser:
+    return ArgumentParser(
+        prog="qscore",
+        version=number,
+        description=description,
+        epilog=epilog,
+        formatter_class=_Help,
+        exit_on_error=False,
+        default_env=False,
+    )
+
+
+def _add_discovery(parser: ArgumentParser, eps_help: str, eps_default: float | None) -> None:
+    parser.add_argument(
+        "--eps",
+        type=float | Literal["auto"] | None,
+        default=eps_default,
+        help="a feature is active above mean + eps standard deviations of its sample; auto: the "
+        "largest eps up to 4, in steps of 0.1, that leaves at most 1 percent of the samples without an "
+        f"active discriminative feature ({eps_help})",
+    )
+    parser.add_argument(
+        "--lower",
+        type=float,
+        default=50.0,
+        help="percentile of the features' activation percentages from which one is discriminative",
+    )
+    parser.add_argument(
+        "--upper", type=float, default=95.0, help="percentile up to which one is discriminative"
+    )
+
+
+def _add_json(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout; the rest on stderr"
+    )
+    return parser

@@ -1,0 +1,125 @@
+"""What the command prints: messages, progress, summaries."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qscore_fast.scoring import Progress
+
+LOG_SECONDS = 5.0
+
+
+def escaped(text: str) -> str:
+    """The text on one line: control characters, newlines and stray bytes as escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )
+
+
+def say(text: str) -> None:
+    """One line for a person, on stderr, where it cannot mix with results."""
+    print(f"qscore: {escaped(text)}", file=sys.stderr, flush=True)
+
+
+class ProgressPrinter:
+    """A bar on a terminal; in a log, a line when work starts and every few seconds after that."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._start = self._last = time.monotonic()
+        self._done: int | None = None
+
+    def __call__(self, state: Progress) -> None:
+        """Show a state. A run that is complete from the start shows nothing."""
+        if state.found == state.total:
+            return
+        if self._done is None or state.done < self._done:
+            self._begin(state)
+        self._done = state.done
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{state.failed} bad" if state.failed else "", refresh=False)
+            self._bar.update(state.done - self._bar.n)
+        elif time.monotonic() - self._last >= LOG_SECONDS:
+            self._last = time.monotonic()
+            say(self._line(state))
+
+    def close(self) -> None:
+        """Finish the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = self._done = None
+
+    def _begin(self, state: Progress) -> None:
+        self.close()
+        self._start = self._last = time.monotonic()
+        if state.found:
+            say(f"{state.found:,} of {state.total:,} images are in finished parts: going on")
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=state.total, initial=state.done, unit=" images", unit_scale=False,
+                dynamic_ncols=True, file=sys.stderr,
+            )  # fmt: skip
+        else:
+            say(f"{state.total - state.done:,} images to do")
+
+    def _line(self, state: Progress) -> str:
+        rate = (state.done - state.found) / (time.monotonic() - self._start)
+        left = (state.total - state.done) / rate if rate else float("inf")
+        bad = f", {state.failed:,} bad" if state.failed else ""
+        return (
+            f"{state.done:,} of {state.total:,} images{bad}, {rate:,.0f} images/s, "
+            f"{_duration(left)} left"
+        )
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """A run's summary for a person."""
+    session, q = summary["session"], summary["q_score"]
+    lines = [f"images      {summary['num_images']:,}, {summary['num_scored']:,} scored"]
+    if summary["num_failed"]:
+        count = summary["num_failed"]
+        lines[0] += f", {count:,} bad image{'s' * (count > 1)} left out, with the reasons in "
+        lines[0] += summary["files"]["errors.parquet"]
+    if summary["num_ignored_files"]:
+        lines[0] += f"; {summary['num_ignored_files']:,} files of other kinds ignored"
+    if summary["num_unreadable_folders"]:
+        lines[0] += f"; {summary['num_unreadable_folders']:,} folders could not be read"
+    system = f" ({summary['system']})" if summary["system"] else ""
+    lines += [
+        f"encoder     {summary['encoder']}{system}",
+        f"features    {summary['num_discriminative']:,} of {summary['num_features']:,} are "
+        f"discriminative at eps = {summary['eps']:g} "
+        f"(percentiles {summary['lower']:g} to {summary['upper']:g})",
+        "q-score     "
+        + "   ".join(f"{name} {q[name]:.4f}" for name in ("min", "q05", "median", "q95", "max")),
+        f"            {100 * summary['empty_fraction']:.2f} % of the images have no active "
+        "discriminative feature: score 0",
+    ]
+    if session["images_per_second"] is None:
+        lines.append(f"speed       all {session['parts_found']} parts were there: nothing to do")
+    else:
+        stage = session["bottleneck"].replace("_", " ")
+        share = session["seconds_by_stage"][session["bottleneck"]] / session["seconds"]
+        lines.append(
+            f"speed       {session['images_per_second']:,.0f} images/s, "
+            f"{_duration(session['seconds'])}; {100 * share:.0f} % of it: {stage}"
+        )
+    lines.append(f"backend     {session['backend']} on {session['device']}")
+    lines.append(f"scores      {summary['files']['scores.parquet']}")
+    lines += [f"note        {note}" for note in summary["notes"]]
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "unknown time"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,106 @@
+"""The encoder: a frozen module, the transform of its images, and its identity."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from qscore_fast.encoders.fingerprint import fingerprint_of_module
+from qscore_fast.errors import EncoderError
+from qscore_fast.images.preprocess import Preprocess
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Images to representations, without gradients and in evaluation mode.
+
+    Attributes:
+        module: the network; (B, C, height, width) to (B, r), or (B, r, 1, 1).
+        preprocess: the transform of its images.
+        name: what it was loaded as, such as "timm:resnet18".
+        system: the SSL system it was trained with, where that is known.
+        num_features: r; found by a dry run on a black image where it is not given.
+        fingerprint: SHA-256 (hex) of architecture and weights.
+    """
+
+    module: nn.Module = field(repr=False)
+    preprocess: Preprocess
+    name: str = "module"
+    system: str | None = None
+    num_features: int = 0
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.num_features:
+            object.__setattr__(self, "num_features", self._dry_run())
+        if not self.fingerprint:
+            kind = type(self.module)
+            architecture = f"{kind.__module__}.{kind.__qualname__}\n{self.module!r}"
+            fingerprint = fingerprint_of_module(self.module, architecture)
+            object.__setattr__(self, "fingerprint", fingerprint)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's first parameter or buffer lies; the CPU if it has none."""
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    def to(self, device: torch.device | str) -> Encoder:
+        """The same encoder on another device. The module itself moves, as in PyTorch."""
+        try:
+            return replace(self, module=self.module.to(device))
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise EncoderError(f"cannot move {self.name} to device {device}: {reason}") from error
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalised images (B, C, height, width), on any device, to features (B, r) on the module's.
+
+        Batch norm and dropout are in evaluation mode during the call; a module that was in training
+        mode is handed back as it was.
+
+        Raises:
+            EncoderError: the module does not return one vector an image.
+        """
+        training = [module for module in self.module.modules() if module.training]
+        self.module.eval()
+        try:
+            with torch.inference_mode():
+                h = self.module(images.to(self.device))
+        finally:
+            for module in training:
+                module.training = True
+        return self._checked(h, len(images))
+
+    def _checked(self, h: object, batch: int) -> Tensor:
+        if not isinstance(h, Tensor):
+            raise EncoderError(
+                f"{self.name} returns a {type(h).__name__}, not a tensor: wrap it in a module "
+                "that returns its representation, of shape (B, r)"
+            )
+        if h.ndim == 4 and h.shape[2:] == (1, 1):
+            h = h.flatten(1)
+        known = self.num_features or h.shape[-1]
+        if h.ndim != 2 or h.shape != (batch, known) or not h.is_floating_point():
+            raise EncoderError(
+                f"{self.name} returns {h.dtype} of shape {tuple(h.shape)} for {batch} images: "
+                f"a floating-point tensor of shape ({batch}, {self.num_features or 'r'}) is needed"
+            )
+        return h
+
+    def _dry_run(self) -> int:
+        height, width = self.preprocess.output_size
+        images = torch.zeros(1, self.preprocess.channels, height, width)
+        try:
+            return self(images).shape[1]
+        except EncoderError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            raise EncoderError(
+                f"{self.name} fails on one image of shape {tuple(images.shape)}, the size that its "
+                f"preprocessing gives: {reason}"
+            ) from error

@@ -1,0 +1,107 @@
+"""One image file to one Pillow image in the encoder's mode."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError, WebPImagePlugin
+
+from qscore_fast.errors import ImageError
+
+# The size from which Pillow itself refuses an image (twice its warning level of 89,478,485).
+DEFAULT_MAX_PIXELS = 178_956_970
+
+# What a file named .jpg or .png really is in practice. Formats whose decoder runs other programs
+# (EPS, PDF) stay out, whatever the file is called.
+FORMATS = ("JPEG", "PNG", WebPImagePlugin.WebPImageFile.format, "BMP", "DIB", "GIF")
+
+_O_BINARY = getattr(os, "O_BINARY", 0)  # Windows only
+
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings (sizes are checked here, damage is recorded) and restore the filters.
+
+    Warning filters belong to the process: enter this once around a pool of decoding threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def decode_image(
+    path: str | bytes | os.PathLike[str],
+    mode: Literal["RGB", "L"] = "RGB",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Image.Image:
+    """Decode a regular file and convert it as torchvision's default loader does.
+
+    One difference: 16-bit grey is scaled to 8 bit (65535 to 255), where Pillow would clip at 255.
+
+    Args:
+        path: the file.
+        mode: the encoder's colour mode.
+        max_pixels: width x height above which the image is refused from its header alone.
+
+    Raises:
+        ImageError: no regular file, not a known format, damaged, truncated or too large.
+    """
+    with _open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ImageError("the file is empty")
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if not width * height:
+                    raise ImageError(f"{width} x {height} pixels: nothing to score")
+                if width * height > max_pixels:
+                    raise ImageError(
+                        f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
+                    )
+                return _convert(image, mode)
+        except UnidentifiedImageError:
+            raise ImageError("not an image of a known format, or its header is damaged") from None
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"too large for Pillow: {error}") from None
+        except MemoryError:
+            raise ImageError("not enough memory to decode it") from None
+        except _DAMAGE as error:
+            raise ImageError(f"damaged or truncated: {error}") from error
+
+
+def _open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:
+    """Open for reading; a pipe or a device under an image's name is refused instead of waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _O_BINARY)
+    except OSError as error:
+        raise ImageError(f"cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError("not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        levels = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    return image.convert(mode)

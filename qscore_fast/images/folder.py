@@ -1,0 +1,158 @@
+"""A folder of images, listed once, cut into work units."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from qscore_fast.errors import SourceError
+from qscore_fast.images.sample_id import sample_id_of_path
+
+EXTENSIONS = (b".jpg", b".jpeg", b".png", b".webp", b".bmp")
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The images below a folder, at any depth, sorted by the bytes of their relative paths.
+
+    Symbolic links are followed. Each real directory is read once, by its own path if it lies below
+    the root, so loops end and no directory is scored twice. Names are compared by extension alone
+    (.jpg .jpeg .png .webp .bmp, in any case); whether a file is an image shows when it is decoded.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        SourceError: the folder is missing, is not a folder, cannot be read, or holds no image.
+
+    Attributes:
+        paths: relative paths, bytes, with ``/`` separators.
+        sizes: file sizes in bytes, -1 for a link that leads nowhere.
+        num_ignored: files of other kinds.
+        num_unreadable: directories below the root that could not be listed.
+    """
+
+    root: str
+    paths: tuple[bytes, ...] = field(init=False, repr=False)
+    sizes: tuple[int, ...] = field(init=False, repr=False)
+    num_ignored: int = field(init=False)
+    num_unreadable: int = field(init=False)
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        name = os.fspath(root)
+        base = os.fsencode(name)
+        try:
+            if not stat.S_ISDIR(os.stat(base).st_mode):
+                raise SourceError(f"{name} is a file: give the folder that holds the images")
+            os.scandir(base).close()
+        except FileNotFoundError:
+            raise SourceError(f"there is no folder {name}") from None
+        except OSError as error:
+            raise SourceError(f"cannot read {name}: {error.strerror}") from error
+
+        listing = _Listing()
+        listing.walk(base)
+        if not listing.found:
+            kinds = " ".join(extension.decode() for extension in EXTENSIONS)
+            raise SourceError(
+                f"no image in {name} ({kinds}, at any depth; {listing.num_ignored} other files)"
+            )
+        found = sorted(listing.found)
+        object.__setattr__(self, "root", name)
+        object.__setattr__(self, "paths", tuple(path for path, _ in found))
+        object.__setattr__(self, "sizes", tuple(size for _, size in found))
+        object.__setattr__(self, "num_ignored", listing.num_ignored)
+        object.__setattr__(self, "num_unreadable", listing.num_unreadable)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def sample_id(self, index: int) -> str:
+        """The relative POSIX path as reversible UTF-8 text, see ``sample_id_of_path``."""
+        return sample_id_of_path(self.paths[index])
+
+    def file(self, index: int) -> bytes:
+        """The path to open, as the operating system's bytes."""
+        return os.path.join(os.fsencode(self.root), self.paths[index])
+
+    @cached_property
+    def has_labels(self) -> bool:
+        """Whether every image lies below a class folder."""
+        return all(b"/" in path for path in self.paths)
+
+    def label(self, index: int) -> str | None:
+        """The class: the first folder of the path if every image has one, otherwise None."""
+        if not self.has_labels:
+            return None
+        return sample_id_of_path(self.paths[index].split(b"/", 1)[0])
+
+    def units(self, size: int) -> Iterator[range]:
+        """The indices of the images, in runs of ``size``; the last may be shorter."""
+        for start in range(0, len(self), size):
+            yield range(start, min(start + size, len(self)))
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """SHA-256 (hex) over every sample id and file size, in order."""
+        digest = hashlib.sha256()
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            digest.update(b"%s\0%d\n" % (sample_id_of_path(path).encode(), size))
+        return digest.hexdigest()
+
+
+class _Listing:
+    """The walk: real directories first, then those behind links that were not met before."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[bytes, int]] = []
+        self.num_ignored = 0
+        self.num_unreadable = 0
+        self._links: list[bytes] = []
+        self._visited: set[tuple[int, int]] = set()
+
+    def walk(self, root: bytes) -> None:
+        self._walk_real(root, b"")
+        while self._links:
+            round_of_links, self._links = sorted(self._links), []
+            for path in round_of_links:
+                self._walk_real(root, path)
+
+    def _walk_real(self, root: bytes, start: bytes) -> None:
+        waiting = [start]
+        while waiting:
+            directory = waiting.pop()
+            full = os.path.join(root, directory)
+            try:
+                status = os.stat(full)
+                if (status.st_dev, status.st_ino) in self._visited:
+                    continue
+                entries = list(os.scandir(full))
+            except OSError:
+                self.num_unreadable += 1
+                continue
+            self._visited.add((status.st_dev, status.st_ino))
+            waiting.extend(self._sort_out(directory, entries))
+
+    def _sort_out(self, directory: bytes, entries: list[os.DirEntry[bytes]]) -> Iterator[bytes]:
+        """Record the files, put linked directories aside, and yield the real ones."""
+        for entry in entries:
+            path = directory + b"/" + entry.name if directory else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield path
+            elif entry.is_dir():
+                self._links.append(path)
+            elif entry.name.lower().endswith(EXTENSIONS):
+                self.found.append((path, _size(entry)))
+            else:
+                self.num_ignored += 1
+
+
+def _size(entry: os.DirEntry[bytes]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,8 @@
+"""Scoring: images through an encoder into a store of parts, and the scores that follow from them."""
+
+from qscore_fast.scoring.discovery import Discovery
+from qscore_fast.scoring.run_discovery import discover
+from qscore_fast.scoring.run_scoring import Progress, score
+from qscore_fast.scoring.score_run import ScoreRun, Session
+
+__all__ = ["Discovery", "Progress", "ScoreRun", "Session", "discover", "score"]

@@ -1,0 +1,168 @@
+"""One work unit through the encoder and the kernels: images in, rows of a part out."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qscore_fast.encoders import Encoder
+from qscore_fast.errors import EncoderError, ImageError
+from qscore_fast.functional import sparse_activations
+from qscore_fast.images import FolderSource
+from qscore_fast.scoring.part import NON_FINITE, OK, UNDECODABLE, PartRows
+
+
+class UnitEncoder:
+    """Turns units into rows, batch by batch. No batch crosses a unit, so that what a part holds does
+    not depend on which other parts were there already.
+
+    Args:
+        source: where the images are listed.
+        encoder: on the device to use.
+        batch_size: images a call of the encoder.
+        activation_eps: entries above mu + activation_eps * sigma are kept.
+        keep_embeddings: whether the rows carry the float16 representations.
+    """
+
+    def __init__(
+        self,
+        source: FolderSource,
+        encoder: Encoder,
+        batch_size: int,
+        activation_eps: float,
+        keep_embeddings: bool,
+    ) -> None:
+        self.source = source
+        self.encoder = encoder
+        self.batch_size = batch_size
+        self.activation_eps = activation_eps
+        self.keep_embeddings = keep_embeddings
+
+    def encode(
+        self,
+        unit: range,
+        images: Iterator[Tensor | ImageError],
+        on_images: Callable[[int, int], None],
+    ) -> tuple[PartRows, dict[str, float]]:
+        """Take ``len(unit)`` images from ``images``; rows and seconds by stage.
+
+        ``on_images(done, failed)`` hears of each batch.
+        """
+        rows = _Rows(self.source, unit, self.encoder.num_features, self.keep_embeddings)
+        seconds: dict[str, float] = defaultdict(float)
+        batch: list[tuple[int, Tensor]] = []
+        unreported = failed = 0
+        for row in range(len(unit)):
+            start = time.perf_counter()
+            image = next(images)
+            seconds["wait_for_decoding"] += time.perf_counter() - start
+            unreported += 1
+            if isinstance(image, ImageError):
+                rows.fail(row, UNDECODABLE, image.stage, str(image))
+                failed += 1
+            else:
+                batch.append((row, image))
+            if len(batch) == self.batch_size or (row == len(unit) - 1 and batch):
+                failed += self._encode_batch(batch, rows, seconds)
+                batch = []
+                on_images(unreported, failed)
+                unreported = failed = 0
+        if unreported:
+            on_images(unreported, failed)
+        return rows.finish(), dict(seconds)
+
+    def _encode_batch(
+        self, batch: list[tuple[int, Tensor]], rows: _Rows, seconds: dict[str, float]
+    ) -> int:
+        """Encode, keep what is finite, and say how many images are not."""
+        start = time.perf_counter()
+        pixels = torch.stack([image for _, image in batch]).to(self.encoder.device)
+        try:
+            h = self.encoder(self.encoder.preprocess.normalise(pixels))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise EncoderError(
+                f"out of memory with {len(batch)} images a batch on {self.encoder.device}: "
+                "take a smaller batch_size (--batch-size); the finished parts stay"
+            ) from error
+        encoded = time.perf_counter()
+        sparse = sparse_activations(h, self.activation_eps)
+        offsets, feature, value, *stats = (column.cpu() for column in sparse)
+        columns = torch.stack(stats, dim=1).float()
+        # The standard deviation of a single feature is undefined; that makes the image no failure.
+        finite = (columns[:, 0] + columns[:, 2] + columns[:, 3]).isfinite()
+        rows.add(
+            [row for row, _ in batch],
+            finite.numpy(),
+            columns.numpy(),
+            offsets.diff().numpy(),
+            feature.numpy(),
+            value.float().numpy(),
+            h.to(torch.float16).cpu().numpy() if self.keep_embeddings else None,
+        )
+        seconds["encode"] += encoded - start
+        seconds["activations"] += time.perf_counter() - encoded
+        return int((~finite).sum())
+
+
+class _Rows:
+    """The rows of one unit while they are filled."""
+
+    def __init__(
+        self, source: FolderSource, unit: range, num_features: int, keep_embeddings: bool
+    ) -> None:
+        self._ids = [source.sample_id(index) for index in unit]
+        self._labels = [source.label(index) for index in unit]
+        self._status = [OK] * len(unit)
+        self._stats = np.zeros((len(unit), 4), np.float32)
+        self._lengths = np.zeros(len(unit), np.int32)
+        index = np.uint16 if num_features <= 2**16 else np.uint32
+        self._feature = [np.empty(0, index)]
+        self._value = [np.empty(0, np.float32)]
+        self._embeddings = [np.empty((0, num_features), np.float16)] if keep_embeddings else []
+        self._errors: list[tuple[int, str, str]] = []
+
+    def fail(self, row: int, status: str, stage: str, reason: str) -> None:
+        self._status[row] = status
+        self._errors.append((row, stage, reason))
+
+    def add(
+        self,
+        rows: list[int],
+        finite: np.ndarray,
+        stats: np.ndarray,
+        lengths: np.ndarray,
+        feature: np.ndarray,
+        value: np.ndarray,
+        embeddings: np.ndarray | None,
+    ) -> None:
+        for row, good in zip(rows, finite, strict=True):
+            if not good:
+                self.fail(row, NON_FINITE, "encode", "the encoder's features are not all finite")
+        kept = np.repeat(finite, lengths)
+        self._stats[rows] = stats
+        self._lengths[rows] = np.where(finite, lengths, 0)
+        self._feature.append(feature[kept].astype(self._feature[0].dtype))
+        self._value.append(value[kept])
+        if embeddings is not None:
+            self._embeddings.append(embeddings[finite])
+
+    def finish(self) -> PartRows:
+        return PartRows(
+            sample_ids=self._ids,
+            labels=self._labels,
+            status=self._status,
+            stats=self._stats,
+            lengths=self._lengths,
+            feature=np.concatenate(self._feature),
+            value=np.concatenate(self._value),
+            embeddings=np.concatenate(self._embeddings) if self._embeddings else None,
+            errors=[
+                {"sample_id": self._ids[row], "stage": stage, "error": reason}
+                for row, stage, reason in sorted(self._errors)
+            ],
+        )

@@ -1,0 +1,173 @@
+"""From a complete set of parts to features.npz, scores.parquet and errors.parquet."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from qscore_fast.errors import QScoreError, SettingsError, StoreError
+from qscore_fast.features import DiscriminativeFeatures
+from qscore_fast.scoring.discovery import DEFAULT_EPS, Discovery, discover_in_parts
+from qscore_fast.scoring.scores_table import (
+    ScoresHeader,
+    features_hash,
+    write_errors,
+    write_scores,
+)
+from qscore_fast.scoring.store import Store
+
+Eps = float | Literal["auto"] | None
+
+
+def finalise(
+    store: Store,
+    *,
+    features: DiscriminativeFeatures | None,
+    eps: Eps,
+    lower: float,
+    upper: float,
+) -> list[str]:
+    """Write the results, unless the same request was answered before; return what to tell the user.
+
+    Args:
+        store: complete, and locked by the caller.
+        features: D; None discovers it in this run's own parts.
+        eps: for the discovery; None is 4, "auto" the largest that leaves at most 1 % empty.
+        lower, upper: percentiles of the activation percentage, for the discovery.
+    """
+    request = request_of(features, eps, lower, upper)
+    header = ScoresHeader.read(store.path / "scores.parquet")
+    if (
+        header is not None
+        and (header.run, header.request) == (store.record.key, request)
+        and (store.path / "errors.parquet").exists()
+        and _hash_on_disk(store) == header.features_hash
+    ):
+        return header.notes
+
+    write_errors(store)
+    if not any(notes["num_scored"] for notes in store.part_notes()):
+        raise QScoreError(
+            f"none of the {store.record.num_images} images could be scored: "
+            f"{store.path / 'errors.parquet'} says why"
+        )
+    notes: list[str] = []
+    if features is None:
+        discovery = discover_in_store(store, eps=eps, lower=lower, upper=upper)
+        features, notes = discovery.features, discovery.notes()
+    write_results(store, features, request, notes)
+    return notes
+
+
+def discover_in_store(store: Store, *, eps: Eps, lower: float, upper: float) -> Discovery:
+    """Census and D from a complete store, at any eps that its parts can answer."""
+    asked = store.record.asked
+    check_eps(eps, asked["activation_eps"])
+    return discover_in_parts(
+        store.parts,
+        asked["encoder"]["num_features"],
+        asked["activation_eps"],
+        eps=DEFAULT_EPS if eps is None else None if eps == "auto" else float(eps),
+        lower=lower,
+        upper=upper,
+        fingerprint=asked["encoder"]["fingerprint"],
+    )
+
+
+def write_results(
+    store: Store, features: DiscriminativeFeatures, request: dict[str, Any], notes: list[str]
+) -> None:
+    """features.npz, then scores.parquet, which names the features that it was made with."""
+    write_features(features, store.path / "features.npz")
+    header = ScoresHeader(
+        run=store.record.key,
+        request=request,
+        eps=features.eps,
+        features_hash=features_hash(features),
+        encoder_fingerprint=store.record.asked["encoder"]["fingerprint"],
+        notes=notes,
+    )
+    write_scores(store, features, header)
+
+
+def write_features(features: DiscriminativeFeatures, path: Path) -> None:
+    """Write D; StoreError if it cannot be written."""
+    try:
+        features.save(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def load_features(
+    features: DiscriminativeFeatures | str | os.PathLike[str],
+    fingerprint: str,
+    num_features: int,
+) -> DiscriminativeFeatures:
+    """D as given, or from a features.npz or the folder of a run, checked against the encoder.
+
+    Raises:
+        QScoreError: missing or unreadable. SettingsError: of another encoder.
+    """
+    name = "the features"
+    if not isinstance(features, DiscriminativeFeatures):
+        path = Path(features)
+        path = path / "features.npz" if path.is_dir() else path
+        name = str(path)
+        features = DiscriminativeFeatures.load(path)
+    if features.mask.numel() != num_features:
+        raise SettingsError(
+            f"{name} are of {features.mask.numel()} features, the encoder has {num_features}"
+        )
+    if features.fingerprint not in (None, fingerprint):
+        raise SettingsError(
+            f"{name} were discovered with another encoder (fingerprint "
+            f"{features.fingerprint:.12}..., this one is {fingerprint:.12}...): "
+            "discover them again with this one"
+        )
+    return replace(features, fingerprint=fingerprint)
+
+
+def check_eps(eps: Eps, activation_eps: float) -> None:
+    """SettingsError unless the parts can answer for this eps; "auto" looks at eps up to 4."""
+    value = DEFAULT_EPS if eps in (None, "auto") else eps
+    if isinstance(value, str) or not math.isfinite(value):
+        raise SettingsError(f'eps must be a number or "auto", got {eps!r}')
+    if value < activation_eps:
+        raise SettingsError(
+            f"eps = {value:g} is below the run's activation_eps = {activation_eps:g}, under which "
+            "activations are not kept: score again with a smaller activation_eps "
+            "(--activation-eps), or take a larger eps"
+        )
+
+
+def check_percentiles(lower: float, upper: float) -> None:
+    """SettingsError unless 0 <= lower <= upper <= 100."""
+    if not 0 <= lower <= upper <= 100:
+        raise SettingsError(
+            f"lower and upper must be percentiles, 0 <= lower <= upper <= 100; got {lower}, {upper}"
+        )
+
+
+def request_of(
+    features: DiscriminativeFeatures | None, eps: Eps, lower: float, upper: float
+) -> dict[str, Any]:
+    """How eps and D were asked for, as JSON."""
+    if features is not None:
+        return {"features": features_hash(features)}
+    value = DEFAULT_EPS if eps is None else eps
+    return {
+        "eps": value if isinstance(value, str) else float(value),
+        "lower": float(lower),
+        "upper": float(upper),
+    }
+
+
+def _hash_on_disk(store: Store) -> str | None:
+    """None for a file that is missing or damaged, in whatever way: it will be written again."""
+    try:
+        return features_hash(DiscriminativeFeatures.load(store.path / "features.npz"))
+    except QScoreError:
+        return None

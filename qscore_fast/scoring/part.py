@@ -1,0 +1,170 @@
+"""One work unit's part: its rows, written once, read as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qscore_fast.errors import StoreError
+
+OK, UNDECODABLE, NON_FINITE = "ok", "undecodable", "non_finite"
+STATS = ("mean", "std", "l1", "l2")
+KEY = b"qscore_fast.run"
+
+
+def part_schema(num_features: int) -> pa.Schema:
+    """The columns of a part. The lists hold the entries above ``activation_eps``, ascending."""
+    index = pa.uint16() if num_features <= 2**16 else pa.uint32()
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("label", pa.string()),
+            *(pa.field(name, pa.float32()) for name in STATS),
+            pa.field("feature", pa.list_(pa.field("item", index, nullable=False))),
+            pa.field("value", pa.list_(pa.field("item", pa.float32(), nullable=False))),
+            pa.field("status", pa.string(), nullable=False),
+        ]
+    )
+
+
+@dataclass
+class PartRows:
+    """The rows of a unit on their way into a part; n images, nnz active entries.
+
+    Attributes:
+        sample_ids, labels: one an image.
+        status: (n,) of OK, UNDECODABLE, NON_FINITE.
+        stats: (n, 4) float32: mean, std, l1, l2; meaningless where the status is not OK.
+        lengths: (n,) int32, how many active entries each image has.
+        feature: (nnz,) unsigned. value: (nnz,) float32.
+        embeddings: (number of OK rows, r) float16, or None.
+        errors: {"sample_id", "stage", "error"} of every image that is not OK.
+    """
+
+    sample_ids: list[str]
+    labels: list[str | None]
+    status: list[str]
+    stats: np.ndarray
+    lengths: np.ndarray
+    feature: np.ndarray
+    value: np.ndarray
+    embeddings: np.ndarray | None = None
+    errors: list[dict[str, str]] = field(default_factory=list)
+
+    def table(self, schema: pa.Schema) -> pa.Table:
+        """The rows as Arrow; numbers are wrapped, not copied one by one."""
+        failed = np.array([status != OK for status in self.status], dtype=bool)
+        offsets = np.zeros(len(failed) + 1, dtype=np.int32)
+        np.cumsum(self.lengths, out=offsets[1:])
+        columns: list[pa.Array] = [
+            pa.array(self.sample_ids, pa.string()),
+            pa.array(self.labels, pa.string()),
+        ]
+        columns += [pa.array(np.ascontiguousarray(s), mask=failed) for s in self.stats.T]
+        for name, values in (("feature", self.feature), ("value", self.value)):
+            columns.append(
+                pa.ListArray.from_arrays(
+                    pa.array(offsets),
+                    pa.array(values),
+                    type=schema.field(name).type,
+                    mask=pa.array(failed),
+                )
+            )
+        columns.append(pa.array(self.status, pa.string()))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_table(table: pa.Table, path: Path, metadata: dict[bytes, bytes]) -> None:
+    """Write one parquet file with page checksums, so that damage is noticed when it is read."""
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        path,
+        compression="zstd",
+        use_dictionary=["label", "status"],
+        write_page_checksum=True,
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part read back. ``table`` holds all of its rows; the arrays hold the OK rows only.
+
+    Attributes:
+        table: the columns of :func:`part_schema`.
+        activation_eps: the threshold with which the entries were kept.
+    """
+
+    table: pa.Table
+    activation_eps: float
+
+    @classmethod
+    def read(cls, path: Path, activation_eps: float) -> Part:
+        """Read and verify a part.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            # Not read_table: that reads through a dataset, which knows no checksums.
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                return cls(file.read(), activation_eps)
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).split("\n")[0]
+            raise StoreError(
+                f"{path} is damaged ({reason}): delete it and run the same qscore score again, "
+                "which redoes this part alone"
+            ) from error
+
+    @cached_property
+    def ok(self) -> pa.Table:
+        """The rows of images that were scored."""
+        return self.table.filter(pc.equal(self.table["status"], OK))
+
+    def stat(self, name: str) -> np.ndarray:
+        """One of mean, std, l1, l2 of the OK rows, float32."""
+        return self.ok[name].combine_chunks().to_numpy(zero_copy_only=False)
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        """(nnz,) int64: the OK row that each entry belongs to."""
+        lengths = pc.list_value_length(self.ok["feature"]).to_numpy()
+        return np.repeat(np.arange(len(self.ok)), lengths)
+
+    @cached_property
+    def feature(self) -> np.ndarray:
+        """(nnz,): the entries' features."""
+        return pc.list_flatten(self.ok["feature"]).to_numpy()
+
+    @cached_property
+    def value(self) -> np.ndarray:
+        """(nnz,) float32: the entries' (h_ij - mu_i) / ||h_i||."""
+        return pc.list_flatten(self.ok["value"]).to_numpy()
+
+    @cached_property
+    def z(self) -> np.ndarray:
+        """(nnz,) float64: the entries' (h_ij - mu_i) / sigma_i, all above ``activation_eps``."""
+        l2, std = (self.stat(name).astype(np.float64) for name in ("l2", "std"))
+        scale = np.divide(l2, std, out=np.zeros_like(l2), where=std > 0)  # else: no entries
+        z = self.value * scale[self.row]
+        # Stored means active at activation_eps, whatever the rounding of value says.
+        return np.maximum(z, np.nextafter(self.activation_eps, np.inf))
+
+
+def part_footer(path: Path) -> tuple[int, dict[bytes, bytes]]:
+    """Number of rows and metadata, from the footer alone.
+
+    Raises:
+        StoreError: the file is no parquet file, or cut off.
+    """
+    try:
+        metadata: Any = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is damaged: {error}") from error
+    return metadata.num_rows, metadata.metadata or {}

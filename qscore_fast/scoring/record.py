@@ -1,0 +1,150 @@
+"""run.json: what a run was asked for, and whether a second run asks for the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qscore_fast.encoders import Encoder
+from qscore_fast.errors import StoreError
+from qscore_fast.images import FolderSource
+from qscore_fast.scoring.atomic import write_text
+
+FORMAT = "qscore-fast.run"
+FORMAT_VERSION = 1
+LIBRARIES = ("qscore-fast", "torch", "torchvision", "timm", "pillow", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of run.json.
+
+    Attributes:
+        asked: all that the parts depend on; a run is continued only if every field is the same.
+        about: what may differ when a run is continued (the folder's path, the encoder's name), as
+            it was when the run began.
+    """
+
+    asked: dict[str, Any]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of ``asked``; every part carries it."""
+        return hashlib.sha256(json.dumps(self.asked, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def num_images(self) -> int:
+        """How many images the source lists."""
+        return self.asked["source"]["num_images"]
+
+    @property
+    def num_units(self) -> int:
+        """How many parts a complete run has."""
+        return -(-self.num_images // self.asked["unit_size"])
+
+    def unit(self, index: int) -> range:
+        """The images of one unit."""
+        size = self.asked["unit_size"]
+        return range(index * size, min((index + 1) * size, self.num_images))
+
+    def write(self, path: Path) -> None:
+        """Write run.json atomically."""
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **self.about}
+        write_text(path, json.dumps({**content, "asked": self.asked}, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> RunRecord:
+        """Read run.json.
+
+        Raises:
+            StoreError: missing, damaged, or of another version.
+        """
+        remedy = "give another folder, or start over with overwrite (--overwrite)"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(f"{path.parent} holds no run of qscore (no run.json)") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise StoreError(f"{path} was not written by qscore: {remedy}")
+        if content.get("format_version") != FORMAT_VERSION or "asked" not in content:
+            raise StoreError(
+                f"{path} has format version {content.get('format_version')!r}, "
+                f"this qscore-fast reads {FORMAT_VERSION}: {remedy}"
+            )
+        about = {k: v for k, v in content.items() if k not in ("format", "format_version", "asked")}
+        return cls(content["asked"], about)
+
+
+def describe_run(
+    source: FolderSource,
+    encoder: Encoder,
+    *,
+    unit_size: int,
+    activation_eps: float,
+    embeddings: str,
+    max_pixels: int,
+) -> RunRecord:
+    """The record of a run that is about to start."""
+    asked = {
+        "source": {
+            "kind": "folder",
+            "num_images": len(source),
+            "manifest_hash": source.manifest_hash,
+        },
+        "encoder": {
+            "fingerprint": encoder.fingerprint,
+            "num_features": encoder.num_features,
+            "dtype": "float32",
+        },
+        "preprocess": encoder.preprocess.to_json(),
+        "decoder": {"name": "pillow", "max_pixels": max_pixels},
+        "unit_size": unit_size,
+        "activation_eps": activation_eps,
+        "embeddings": embeddings,
+    }
+    about = {
+        "source_root": source.root.encode("utf-8", "backslashreplace").decode(),
+        "has_labels": source.has_labels,
+        "num_ignored_files": source.num_ignored,
+        "num_unreadable_folders": source.num_unreadable,
+        "encoder_name": encoder.name,
+        "encoder_system": encoder.system,
+        "versions": library_versions(),
+    }
+    return RunRecord(asked, about)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One "field: old value -> new value" for each field in which two records differ."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {_short(before)} -> {_short(after)}")
+    return found
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that the numbers depend on, where they are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text

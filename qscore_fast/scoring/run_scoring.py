@@ -1,0 +1,201 @@
+"""``score``: images through an encoder into a run's folder."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from qscore_fast.backends import backend_info
+from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.errors import SettingsError
+from qscore_fast.features import DiscriminativeFeatures
+from qscore_fast.images import DEFAULT_MAX_PIXELS, FolderSource
+from qscore_fast.scoring.encode_unit import UnitEncoder
+from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
+from qscore_fast.scoring.prefetch import decoded_ahead, default_workers
+from qscore_fast.scoring.record import describe_run
+from qscore_fast.scoring.score_run import ScoreRun, Session
+from qscore_fast.scoring.store import Store
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, in images; ``found`` of the ``done`` were in parts that were there already."""
+
+    done: int
+    total: int
+    found: int
+    failed: int
+
+
+def score(
+    source: str | os.PathLike[str] | FolderSource,
+    encoder: Encoder | nn.Module | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    features: DiscriminativeFeatures | str | os.PathLike[str] | None = None,
+    engine: Literal["local"] = "local",
+    *,
+    eps: Eps = None,
+    lower: float = 50,
+    upper: float = 95,
+    batch_size: int = 64,
+    workers: int | None = None,
+    unit_size: int = 1024,
+    activation_eps: float = 2.0,
+    embeddings: Literal["none", "npy"] = "none",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    device: torch.device | str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> ScoreRun:
+    """Score every image of a folder, or finish doing so.
+
+    The run can be stopped at any moment, also by a power cut: called again with the same settings it
+    goes on with the parts that are missing. Images that cannot be decoded, or whose features are not
+    finite, are recorded and left out.
+
+    Args:
+        source: the folder of images.
+        encoder: see ``load_encoder``.
+        out: the run's folder; made if missing.
+        features: the discriminative features D, as an object, a features.npz or the folder of a run,
+            discovered with the same encoder. None discovers them on these images.
+        engine: "local", this process.
+        eps: the activation threshold in standard deviations; 4 by default, or that of ``features``;
+            "auto": the largest on a 0.1 grid at which at most 1 % of the samples have no active
+            discriminative feature.
+        lower, upper: percentiles of the activation percentage between which a feature is
+            discriminative.
+        batch_size: images a call of the encoder.
+        workers: decoding threads; by default one a core, at most 16.
+        unit_size: images a part: what is lost, at most, when the run is killed.
+        activation_eps: activations above mean + activation_eps * std are kept in the parts, so that
+            every eps from there on can be asked later.
+        embeddings: "npy" keeps the representations as float16 beside the parts.
+        max_pixels: images of more pixels are recorded as errors from their header alone.
+        device: for the encoder and the kernels; see ``load_encoder``.
+        overwrite: delete a run that is in ``out``, instead of continuing it.
+        progress: called with the state after every batch.
+
+    Raises:
+        QScoreError: or one of its kinds, for anything that the caller can mend.
+    """
+    if engine != "local":
+        raise SettingsError(f'engine must be "local", got {engine!r}')
+    workers = default_workers() if workers is None else workers
+    _check_numbers(
+        batch_size=batch_size, workers=workers, unit_size=unit_size, max_pixels=max_pixels
+    )
+    if embeddings not in ("none", "npy"):
+        raise SettingsError(f'embeddings must be "none" or "npy", got {embeddings!r}')
+    if not (math.isfinite(activation_eps) and activation_eps >= 0):
+        raise SettingsError(f"activation_eps must be 0 or more, got {activation_eps}")
+    check_percentiles(lower, upper)
+
+    source = source if isinstance(source, FolderSource) else FolderSource(source)
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder, device=device)
+    elif device is not None:
+        encoder = encoder.to(device)
+    if unit_size * encoder.num_features / (1 + activation_eps**2) >= 2**31:
+        raise SettingsError(
+            f"unit_size = {unit_size} with {encoder.num_features} features is too large for one part"
+        )
+    if features is not None:
+        features = load_features(features, encoder.fingerprint, encoder.num_features)
+        if eps not in (None, features.eps):
+            raise SettingsError(
+                f"eps = {eps} contradicts the features, which were discovered at {features.eps:g}: "
+                "leave eps out"
+            )
+        eps = features.eps
+    check_eps(eps, activation_eps)
+
+    record = describe_run(
+        source,
+        encoder,
+        unit_size=unit_size,
+        activation_eps=float(activation_eps),
+        embeddings=embeddings,
+        max_pixels=max_pixels,
+    )
+    with Store.writing(out, record, overwrite) as store:
+        unit_encoder = UnitEncoder(
+            source, encoder, batch_size, float(activation_eps), embeddings == "npy"
+        )
+        session = _encode_missing(store, unit_encoder, max_pixels, workers, progress)
+        finalise(store, features=features, eps=eps, lower=lower, upper=upper)
+    return ScoreRun(out, session)
+
+
+def _encode_missing(
+    store: Store,
+    unit_encoder: UnitEncoder,
+    max_pixels: int,
+    workers: int,
+    progress: Callable[[Progress], None] | None,
+) -> Session:
+    """Make the parts that are not there."""
+    missing = store.missing_units()
+    units = [store.record.unit(index) for index in missing]
+    total, to_do = store.record.num_images, sum(map(len, units))
+    state = Progress(done=total - to_do, total=total, found=total - to_do, failed=0)
+
+    def report(done: int, failed: int) -> None:
+        nonlocal state
+        state = Progress(state.done + done, total, state.found, state.failed + failed)
+        if progress is not None:
+            progress(state)
+
+    report(0, 0)
+    images = decoded_ahead(
+        unit_encoder.source,
+        itertools.chain.from_iterable(units),
+        unit_encoder.encoder.preprocess,
+        max_pixels=max_pixels,
+        workers=workers,
+        ahead=2 * max(unit_encoder.batch_size, workers),
+    )
+    seconds: dict[str, float] = defaultdict(float)
+    start = time.perf_counter()
+    try:
+        for index, unit in zip(missing, units, strict=True):
+            rows, timings = unit_encoder.encode(unit, images, report)
+            before_write = time.perf_counter()
+            store.write_part(index, rows, timings)
+            for stage, duration in timings.items():
+                seconds[stage] += duration
+            seconds["write"] += time.perf_counter() - before_write
+    finally:
+        images.close()
+    device = unit_encoder.encoder.device
+    return Session(
+        device=str(device),
+        backend=_backend_on(device.type),
+        parts_found=store.record.num_units - len(missing),
+        parts_done=len(missing),
+        images_done=to_do,
+        seconds=time.perf_counter() - start,
+        seconds_by_stage=dict(seconds),
+    )
+
+
+def _backend_on(device_type: str) -> str:
+    """The kernels that serve a device: those of the CPU and of CUDA have names, others none."""
+    info = backend_info()
+    return {"cpu": info.cpu, "cuda": info.cuda}.get(device_type, "reference")
+
+
+def _check_numbers(**numbers: Any) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise SettingsError(f"{name} must be a whole number, 1 or more; got {number!r}")
