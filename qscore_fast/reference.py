@@ -56,10 +56,14 @@ def row_stats(h: Tensor) -> RowStats:
 
 
 def highly_active(h: Tensor, eps: float = 4.0) -> Tensor:
-    """L: the entries with ``h > mu + eps * sigma``, strictly. Bool (..., r)."""
+    """L: the entries with ``h > mu + eps * sigma``, strictly. Bool (..., r).
+
+    Empty where a row holds NaN or Inf, or where its sum of squares overflows.
+    """
     h = widen(h.detach())
     stats = row_stats(h)
-    return h > (stats.mean + eps * stats.std).unsqueeze(-1)
+    threshold = (stats.mean + eps * stats.std).masked_fill(stats.l2.isinf(), torch.nan)
+    return h > threshold.unsqueeze(-1)
 
 
 def activation_counts(h: Tensor, eps: float = 4.0) -> Tensor:

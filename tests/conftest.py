@@ -20,14 +20,10 @@ import qscore_fast as qf
 if importlib.util.find_spec("qscore_fast.kernels") is None:
     qf.__path__.append(str(Path(__file__).parents[1]))
 
-# NumPy, in the interpreter, for what IEEE arithmetic is meant to do with NaN and Inf rows.
-interpreter_warnings = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
-
 
 @pytest.fixture(params=["native", "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test once on each backend, by name."""
-    request.applymarker(interpreter_warnings)
     with qf.use_backend(request.param):
         yield request.param
 

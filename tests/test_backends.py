@@ -13,7 +13,9 @@ import qscore_fast as qf
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "QSCORE_FAST_BACKEND")}
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "QSCORE_FAST_BACKEND")
+    }
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**clean, **environment},
@@ -58,7 +60,9 @@ def test_a_named_backend_never_falls_back() -> None:
 def test_the_environment_names_a_backend() -> None:
     code = "import qscore_fast as qf; print(qf.backend_info().cpu)"
     assert run(code, QSCORE_FAST_BACKEND="reference").stdout == "reference\n"
-    assert "QSCORE_FAST_BACKEND names the backend 'gpu'" in run(code, QSCORE_FAST_BACKEND="gpu").stderr
+    assert (
+        "QSCORE_FAST_BACKEND names the backend 'gpu'" in run(code, QSCORE_FAST_BACKEND="gpu").stderr
+    )
 
 
 BLOCKED = """

@@ -187,8 +187,6 @@ H = torch.zeros(2, 3)
         (lambda: qf.q_score_loss(H, group=object()), NotImplementedError, "group=None"),
     ],
 )
-def test_wrong_arguments(
-    call: Callable[[], object], error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()

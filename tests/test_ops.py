@@ -60,7 +60,6 @@ def test_opcheck(name: str, layout: str, dtype: torch.dtype, requires_grad: bool
     torch.library.opcheck(getattr(_ops, name).default, arguments(name, h))
 
 
-@pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
 @pytest.mark.parametrize("name", ["q_score_fwd", "q_score_loss_fwd", "row_stats_bwd"])
 def test_opcheck_interpreted_triton(name: str) -> None:
     with qf.use_backend("triton"):

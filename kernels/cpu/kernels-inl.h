@@ -87,9 +87,10 @@ inline Moments<A> load_moments(const void* stats, int64_t rows, int64_t i) {
   return {in[0], in[rows], in[2 * rows], in[3 * rows]};
 }
 
+// NaN, which nothing exceeds, where the row is not finite.
 template <class A>
 inline A threshold_of(const Moments<A>& m, double eps) {
-  return m.mean + static_cast<A>(eps) * m.std;
+  return m.finite() ? m.mean + static_cast<A>(eps) * m.std : static_cast<A>(NAN);
 }
 
 // Calls visit(j, h_ij) for every entry above the threshold, in ascending order.

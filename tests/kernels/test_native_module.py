@@ -42,7 +42,12 @@ def everything(h: Tensor) -> list[Tensor]:
         qf.q_score_loss(leaf, None, 2.0, 0.3, 0.2),
     ]
     gradients = [torch.autograd.grad(o.sum(), leaf, retain_graph=True)[0] for o in outputs]
-    counts = [qf.activation_counts(h, 2.0), qf.highly_active(h, 2.0), sparse.offsets, sparse.feature]
+    counts = [
+        qf.activation_counts(h, 2.0),
+        qf.highly_active(h, 2.0),
+        sparse.offsets,
+        sparse.feature,
+    ]
     return outputs + gradients + counts
 
 
@@ -120,12 +125,34 @@ def test_offsets_beyond_int32() -> None:
     """Rows that lie 2^31 elements apart, in a mapping of which only the rows are touched."""
     r, stride = 300, 2**30 + 32
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-    storage = torch.frombuffer(mmap.mmap(-1, 2 * (2 * stride + r), flags=flags), dtype=torch.bfloat16)
+    storage = torch.frombuffer(
+        mmap.mmap(-1, 2 * (2 * stride + r), flags=flags), dtype=torch.bfloat16
+    )
     far = storage.as_strided((3, r), (stride, 1))
     near = torch.randn(3, r).bfloat16()
     far.copy_(near)
     for a, b in zip(everything(far), everything(near), strict=True):
         assert torch.equal(a, b)
+
+
+LIBRARIES = """
+import re, torch
+def runtimes():
+    return set(re.findall(r"/\\S*(?:gomp|iomp|libomp)\\S*", open("/proc/self/maps").read()))
+before = runtimes()
+import qscore_fast as qf
+qf.use_backend("native")
+qf.q_score(torch.randn(3000, 257))
+print(len(before) > 0, runtimes() == before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux's /proc")
+def test_no_second_openmp_enters_the_process() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", LIBRARIES], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout == "True True\n", result.stdout + result.stderr
 
 
 MEMORY = """

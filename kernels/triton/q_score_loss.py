@@ -1,0 +1,267 @@
+"""The Q-Score regulariser of a batch h (M, D), and its gradient.
+
+    c_k = sum_i |h_ik| / n_i      alpha = mean(Q)      beta = mean(c)
+    row_weight_i = -lambda1 / M 1[Q_i < alpha]
+    col_weight_k = lambda2 1[c_k > beta]      / M for reduction = "mean"
+    loss = sum(row_weight Q) + sum(col_weight c)
+    dh = row_weight dQ/dh + col_weight sign(h) / n - sum(col_weight |h|) h / n^3
+
+Forward: persistent programs, at most one a multiprocessor, score their rows and leave one row of
+partial column sums each; one program then adds these in a fixed order and finishes. Backward: one
+kernel. Bytes moved per row, with b bytes a number: forward b D + 8 read, 20 written, besides 8 D
+for each program; backward b D + 20 read, b D written. Where a row does not fit one tile its partial
+sums stay in the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import as_bytes, check_rows, device_guard, launch_settings
+from .q_score import q_gradient, score_rows, scored_features
+from .settings import FINISH
+from .tile import (
+    add_to_partial,
+    load_block,
+    load_field,
+    reciprocal_norm,
+    sign,
+    store_field,
+    tile_rows,
+)
+
+
+@triton.jit(do_not_specialize=["M"])
+def _q_score_loss_fwd_kernel(
+    h_ptr,
+    mask_ptr,
+    q_ptr,
+    saved_ptr,
+    partial_ptr,
+    M,
+    D: tl.constexpr,
+    h_row_stride,
+    eps,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    eps = tl.cast(eps, tl.float32)
+    first = tl.program_id(0)
+    partial_row = partial_ptr + first.to(tl.int64) * D
+    c = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for tile in tl.range(first, tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=NUM_STAGES):
+        row, row_ok = tile_rows(tile, M, BLOCK_M)
+        h_row = row * h_row_stride
+        q, threshold, count, l2 = score_rows(
+            h_ptr, h_row, row_ok, mask_ptr, eps, D, BLOCK_M, BLOCK_D
+        )
+        n_inverse = reciprocal_norm(l2)
+        for start in range(0, D, BLOCK_D):
+            h, column, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+            unit = tl.abs(h) * n_inverse[:, None]
+            if D <= BLOCK_D:
+                c += unit
+            else:
+                add_to_partial(partial_row, column, tl.sum(unit, axis=0), tile == first, D)
+        tl.store(q_ptr + row, q, mask=row_ok)
+        store_field(saved_ptr, 0, threshold, row, row_ok, M)
+        store_field(saved_ptr, 1, count, row, row_ok, M)
+        store_field(saved_ptr, 2, l2, row, row_ok, M)
+    if D <= BLOCK_D:
+        column = tl.arange(0, BLOCK_D)
+        tl.store(partial_row + column, tl.sum(c, axis=0), mask=column < D)
+
+
+@triton.jit(do_not_specialize=["M", "P"])
+def _q_score_loss_finish_kernel(
+    q_ptr,
+    partial_ptr,
+    loss_ptr,
+    row_weight_ptr,
+    col_weight_ptr,
+    M,
+    P,
+    D: tl.constexpr,
+    row_scale,
+    col_scale,
+    BLOCK_M: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    row_scale = tl.cast(row_scale, tl.float32)
+    col_scale = tl.cast(col_scale, tl.float32)
+
+    q_sum = tl.zeros((BLOCK_M,), tl.float32)
+    for start in range(0, M, BLOCK_M):
+        row = start + tl.arange(0, BLOCK_M)
+        q_sum += tl.load(q_ptr + row, mask=row < M, other=0.0)
+    alpha = tl.sum(q_sum, axis=0) / M
+    row_loss = tl.zeros((BLOCK_M,), tl.float32)
+    for start in range(0, M, BLOCK_M):
+        row = start + tl.arange(0, BLOCK_M)
+        q = tl.load(q_ptr + row, mask=row < M, other=0.0)
+        row_weight = tl.where(q < alpha, row_scale, 0.0)
+        tl.store(row_weight_ptr + row, row_weight, mask=row < M)
+        # Multiplied, not selected, so that NaN reaches the loss.
+        row_loss += tl.where(row < M, row_weight * q, 0.0)
+
+    # c waits in col_weight until beta is known.
+    c_sum = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        column = start + tl.arange(0, BLOCK_D)
+        c = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
+        for first in range(0, P, BLOCK_P):
+            program = first + tl.arange(0, BLOCK_P)
+            inside = (program < P)[:, None] & (column < D)[None, :]
+            pointers = partial_ptr + program.to(tl.int64)[:, None] * D + column[None, :]
+            c += tl.load(pointers, mask=inside, other=0.0)
+        c = tl.sum(c, axis=0)
+        c_sum += c
+        tl.store(col_weight_ptr + column, c, mask=column < D)
+    beta = tl.sum(c_sum, axis=0) / D
+    tl.debug_barrier()
+    col_loss = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        column = start + tl.arange(0, BLOCK_D)
+        c = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
+        col_weight = tl.where(c > beta, col_scale, 0.0)
+        tl.store(col_weight_ptr + column, col_weight, mask=column < D)
+        col_loss += tl.where(column < D, col_weight * c, 0.0)
+
+    tl.store(loss_ptr, tl.sum(row_loss, axis=0) + tl.sum(col_loss, axis=0))
+
+
+@triton.jit(do_not_specialize=["M"])
+def _q_score_loss_bwd_kernel(
+    dloss_ptr,
+    h_ptr,
+    mask_ptr,
+    q_ptr,
+    saved_ptr,
+    row_weight_ptr,
+    col_weight_ptr,
+    dh_ptr,
+    M,
+    D: tl.constexpr,
+    h_row_stride,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
+    h_row = row * h_row_stride
+    dloss = tl.load(dloss_ptr)
+    q = tl.load(q_ptr + row, mask=row_ok, other=0.0)
+    row_weight = tl.load(row_weight_ptr + row, mask=row_ok, other=0.0)
+    threshold = load_field(saved_ptr, 0, row, row_ok, M)
+    count = load_field(saved_ptr, 1, row, row_ok, M)
+    n_inverse = reciprocal_norm(load_field(saved_ptr, 2, row, row_ok, M))
+
+    overuse = tl.zeros((BLOCK_M,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        h, column, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        col_weight = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
+        overuse += tl.sum(col_weight[None, :] * tl.abs(h) * n_inverse[:, None], axis=1)
+    for start in range(0, D, BLOCK_D):
+        h, column, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        col_weight = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
+        scored = scored_features(h, column, inside, threshold, mask_ptr, D)
+        unit = h * n_inverse[:, None]
+        dh = row_weight[:, None] * q_gradient(unit, scored, q, count, D)
+        dh += col_weight[None, :] * sign(h) - overuse[:, None] * unit
+        dh *= (dloss * n_inverse)[:, None]
+        dh_pointers = dh_ptr + row[:, None] * D + column[None, :]
+        tl.store(dh_pointers, dh.to(dh_ptr.dtype.element_ty), mask=inside)
+
+
+def q_score_loss_fwd(
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    mean: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """loss (), Q (N,), saved (3, N), row_weight (N,), col_weight (r,): float32, for ``h`` (N, r).
+
+    ``saved`` is what ``q_score_fwd`` saves. Without rows the loss is 0.
+    """
+    rows, features = check_rows(h)
+    s = launch_settings(h, persistent=True)
+    loss, q, saved, row_weight, col_weight, partial = (
+        torch.empty(shape, dtype=torch.float32, device=h.device)
+        for shape in ((), (rows,), (3, rows), (rows,), (features,), (s.programs, features))
+    )
+    if not rows:
+        return loss.zero_(), q, saved, row_weight, col_weight.zero_()
+    with device_guard(h):
+        _q_score_loss_fwd_kernel[(s.programs,)](
+            h,
+            as_bytes(mask),
+            q,
+            saved,
+            partial,
+            rows,
+            features,
+            h.stride(0),
+            float(eps),
+            BLOCK_M=s.block_m,
+            BLOCK_D=s.block_d,
+            NUM_STAGES=s.num_stages,
+            num_warps=s.num_warps,
+        )
+        _q_score_loss_finish_kernel[(1,)](
+            q,
+            partial,
+            loss,
+            row_weight,
+            col_weight,
+            rows,
+            s.programs,
+            features,
+            -lambda1 / rows,
+            lambda2 / rows if mean else float(lambda2),
+            BLOCK_M=FINISH.block_m,
+            BLOCK_P=FINISH.block_p,
+            BLOCK_D=FINISH.block_d,
+            num_warps=FINISH.num_warps,
+        )
+    return loss, q, saved, row_weight, col_weight
+
+
+def q_score_loss_bwd(
+    dloss: Tensor,
+    h: Tensor,
+    mask: Tensor | None,
+    q: Tensor,
+    saved: Tensor,
+    row_weight: Tensor,
+    col_weight: Tensor,
+) -> Tensor:
+    """Gradient of ``h`` from that of the loss, (); contiguous, dtype of ``h``."""
+    rows, features = check_rows(h)
+    dh = torch.empty((rows, features), dtype=h.dtype, device=h.device)
+    if not rows:
+        return dh
+    s = launch_settings(h)
+    with device_guard(h):
+        _q_score_loss_bwd_kernel[(s.programs,)](
+            dloss,
+            h,
+            as_bytes(mask),
+            q,
+            saved,
+            row_weight,
+            col_weight,
+            dh,
+            rows,
+            features,
+            h.stride(0),
+            BLOCK_M=s.block_m,
+            BLOCK_D=s.block_d,
+            num_warps=s.num_warps,
+        )
+    return dh

@@ -1,0 +1,102 @@
+"""Device functions shared by the kernels: a tile of rows, its load, its moments, its threshold.
+
+A tile is ``(BLOCK_M, BLOCK_D)``. Every pass over a row is a loop over blocks of BLOCK_D columns. D
+is a compile-time constant: where one block holds the row the loops vanish, their equal loads become
+one, and the row stays in registers. Wider rows are loaded again for each pass, from the cache.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_rows(tile, M, BLOCK_M: tl.constexpr):
+    """Indices of the rows of a tile, int64 so that no offset overflows, and which of them exist."""
+    row = tl.cast(tile, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    return row, row < M
+
+
+@triton.jit
+def block_columns(start, row_ok, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Indices of the columns from ``start``, and which elements of the tile exist."""
+    column = start + tl.arange(0, BLOCK_D)
+    return column, row_ok[:, None] & (column < D)[None, :]
+
+
+@triton.jit
+def load_block(h_ptr, h_row, start, row_ok, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """h as float32 with zeros outside, the column indices, and which elements exist.
+
+    ``h_row`` is the int64 offset of each row. A row that is read once leaves the cache first.
+    """
+    EVICTION: tl.constexpr = "evict_first" if D <= BLOCK_D else "evict_last"
+    column, inside = block_columns(start, row_ok, D, BLOCK_D)
+    pointers = h_ptr + h_row[:, None] + column[None, :]
+    h = tl.load(pointers, mask=inside, other=0.0, eviction_policy=EVICTION)
+    return h.to(tl.float32), column, inside
+
+
+@triton.jit
+def load_field(ptr, field: tl.constexpr, row, row_ok, M):
+    """Row ``field`` of a contiguous (fields, M) tensor."""
+    return tl.load(ptr + field * M.to(tl.int64) + row, mask=row_ok, other=0.0)
+
+
+@triton.jit
+def store_field(ptr, field: tl.constexpr, value, row, row_ok, M):
+    tl.store(ptr + field * M.to(tl.int64) + row, value, mask=row_ok)
+
+
+@triton.jit
+def row_moments(
+    h_ptr, h_row, row_ok, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Mean, standard deviation (D - 1), L1 and L2 norm of each row; the mean before the spread."""
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    l1 = tl.zeros((BLOCK_M,), tl.float32)
+    squares = tl.zeros((BLOCK_M,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        h, _, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        total += tl.sum(h, axis=1)
+        l1 += tl.sum(tl.abs(h), axis=1)
+        squares += tl.sum(h * h, axis=1)
+    mean = tl.div_rn(total, tl.full((BLOCK_M,), D, tl.float32))
+
+    centred_squares = tl.zeros((BLOCK_M,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        h, _, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        # Without the mask every padded lane would add mean^2.
+        centred = tl.where(inside, h - mean[:, None], 0.0)
+        centred_squares += tl.sum(centred * centred, axis=1)
+    if D > 1:
+        std = tl.sqrt_rn(centred_squares / (D - 1))
+    else:
+        std = tl.full((BLOCK_M,), float("nan"), tl.float32)
+    return mean, std, l1, tl.sqrt_rn(squares)
+
+
+@triton.jit
+def active_threshold(mean, std, l2, eps):
+    """mu + eps sigma, or NaN, which nothing exceeds, where the norm is NaN or overflowed."""
+    return tl.where(l2 < float("inf"), mean + eps * std, float("nan"))
+
+
+@triton.jit
+def reciprocal_norm(l2):
+    """1 / n, and 0 for a zero row. A NaN stays."""
+    return tl.where(l2 == 0, 0.0, 1.0 / l2)
+
+
+@triton.jit
+def sign(h):
+    return (h > 0).to(tl.float32) - (h < 0).to(tl.float32)
+
+
+@triton.jit
+def add_to_partial(partial_row, column, addend, is_first, D: tl.constexpr):
+    """Add to a program's own row of partial sums, or set it at the program's first tile."""
+    filled = tl.where(is_first, 0, D)
+    before = tl.load(partial_row + column, mask=column < filled, other=0)
+    tl.store(partial_row + column, before + addend, mask=column < D)
+    # Each thread should meet its own sums again; the barrier makes it so in any layout.
+    tl.debug_barrier()
