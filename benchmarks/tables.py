@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +40,16 @@ def render(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def updated(text: str) -> str:
+    """The README with its table rendered from the newest result of every device."""
     runs = [run for folder in sorted(RESULTS.glob("*")) if (run := newest(folder))]
-    tables = "\n\n".join(render(run) for run in runs)
-    readme = ROOT / "README.md"
-    text = readme.read_text()
+    rendered = "\n\n".join(render(run) for run in runs)
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.S)
     if not pattern.search(text):
-        print(f"README.md has no {BEGIN} ... {END}", file=sys.stderr)
-        return 1
-    readme.write_text(pattern.sub(lambda _: f"{BEGIN}\n{tables}\n{END}", text))
-    return 0
+        raise SystemExit(f"README.md has no {BEGIN} ... {END}")
+    return pattern.sub(lambda _: f"{BEGIN}\n{rendered}\n{END}", text)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    readme = ROOT / "README.md"
+    readme.write_text(updated(readme.read_text()))
