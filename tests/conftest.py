@@ -33,3 +33,20 @@ def device(backend: str) -> torch.device:
     """Where the backend computes: a GPU for Triton if there is one, the CPU otherwise."""
     on_gpu = backend != "native" and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
+
+
+# The GPU tests share this file and may lack torchvision and Pillow, so these import late.
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder, r = 256."""
+    from sample_data import save_checkpoint
+
+    return save_checkpoint(tmp_path_factory.mktemp("encoder") / "encoder.pth")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 real images in class folders."""
+    from sample_data import save_images
+
+    return save_images(tmp_path_factory.mktemp("images"), 600)
