@@ -39,7 +39,7 @@ def test_contents(wheel: Path) -> None:
 
 def test_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env")
-    (site,) = (tmp_path / "env").glob("lib*/python*/site-packages")
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     zipfile.ZipFile(wheel).extractall(site)
     # torch and the others come from this environment; a path in a .pth file runs no hook of an
     # editable installation.
