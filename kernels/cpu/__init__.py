@@ -42,11 +42,6 @@ def _empty_gradient(h: Tensor) -> Tensor:
     return torch.empty(h.shape, dtype=h.dtype)
 
 
-def _factor(mask: Tensor | None, h: Tensor) -> Tensor | None:
-    """The mask as zeros and ones, which the backward multiplies with."""
-    return None if mask is None else mask.to(_accumulator(h))
-
-
 def row_stats_fwd(h: Tensor) -> Tensor:
     stats = _empty(h, 4, h.shape[0])
     _native.row_stats_forward(*_matrix(h), stats.data_ptr())
@@ -59,6 +54,13 @@ def row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     return dh
 
 
+def q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+    """``q_score_fwd`` where no gradient is wanted: nothing is kept."""
+    q = _empty(h, h.shape[0])
+    _native.q_score_forward(*_matrix(h), _address(mask), eps, q.data_ptr(), 0)
+    return q
+
+
 def q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     q, saved = _empty(h, h.shape[0]), _empty(h, 3, h.shape[0])
     _native.q_score_forward(*_matrix(h), _address(mask), eps, q.data_ptr(), saved.data_ptr())
@@ -67,9 +69,8 @@ def q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Ten
 
 def q_score_bwd(dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Tensor) -> Tensor:
     dh = _empty_gradient(h)
-    factor = _factor(mask, h)
     _native.q_score_backward(
-        *_matrix(h), _address(factor), dq.data_ptr(), q.data_ptr(), saved.data_ptr(), dh.data_ptr()
+        *_matrix(h), _address(mask), dq.data_ptr(), q.data_ptr(), saved.data_ptr(), dh.data_ptr()
     )
     return dh
 
@@ -90,10 +91,29 @@ def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     offsets = torch.empty(h.shape[0] + 1, dtype=torch.int64)
     stats = _empty(h, 4, h.shape[0])
     entries = _native.sparse_forward(*_matrix(h), eps, offsets.data_ptr(), stats.data_ptr())
-    feature = torch.empty(len(entries), dtype=torch.int32)
-    value = _empty(h, len(entries))
-    entries.copy(feature.data_ptr(), value.data_ptr())
-    return offsets, feature, value, stats
+    return offsets, *entries.take(), stats
+
+
+def score_rows(
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows, features = h.shape
+    offsets = torch.empty(rows + 1, dtype=torch.int64)
+    stats, q = _empty(h, 4, rows), _empty(h, rows)
+    num_active = torch.empty(rows, dtype=torch.int32)
+    counts = torch.empty(features, dtype=torch.int64)
+    entries = _native.score_rows(
+        *_matrix(h),
+        _address(mask),
+        eps,
+        keep_eps,
+        offsets.data_ptr(),
+        stats.data_ptr(),
+        q.data_ptr(),
+        num_active.data_ptr(),
+        counts.data_ptr(),
+    )
+    return offsets, *entries.take(), stats, q, num_active, counts
 
 
 def sparse_bwd(
@@ -151,10 +171,9 @@ def q_score_loss_bwd(
     col_weight: Tensor,
 ) -> Tensor:
     dh = _empty_gradient(h)
-    factor = _factor(mask, h)
     _native.loss_backward(
         *_matrix(h),
-        _address(factor),
+        _address(mask),
         dloss.data_ptr(),
         q.data_ptr(),
         saved.data_ptr(),
@@ -163,3 +182,13 @@ def q_score_loss_bwd(
         dh.data_ptr(),
     )
     return dh
+
+
+def stream_read(h: Tensor) -> int:
+    """Read ``h`` (N, r) with all threads and do nothing else: the limit of every forward."""
+    return _native.stream_read(*_matrix(h))
+
+
+def stream_copy(h: Tensor, out: Tensor) -> None:
+    """Copy ``h`` (N, r) to ``out``, contiguous, past the caches: the limit of every backward."""
+    _native.stream_copy(*_matrix(h), out.data_ptr())

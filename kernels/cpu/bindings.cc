@@ -1,6 +1,7 @@
 // The Python module: takes addresses and sizes, splits the rows over threads, calls the kernels.
 // It checks nothing about the memory behind an address; qscore_fast.kernels.cpu is its only caller.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -15,7 +16,9 @@
 #include <vector>
 
 #include "kernels.h"
-#include "thread_pool.h"
+#include "memory.h"
+#include "parallel.h"
+#include "sparse_entries.h"
 
 namespace nb = nanobind;
 
@@ -40,172 +43,155 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Below this many elements a thread costs more than it saves.
-constexpr int64_t kElementsPerThread = 1 << 16;
-constexpr int64_t kElementsPerChunk = 1 << 16;
+// D or the columns' weights in the order in which the kernels load them.
+class Arranged {
+ public:
+  Arranged(int dtype, Address mask, int64_t features) {
+    if (!mask) return;
+    memory_.reset(new char[arranged_bytes(features)]);
+    kernels(dtype).arrange_mask(at<uint8_t>(mask), features, memory_.get());
+  }
+  static Arranged columns(int dtype, Address columns, int64_t features) {
+    Arranged arranged(dtype, 0, features);
+    arranged.memory_.reset(new char[arranged_bytes(features)]);
+    kernels(dtype).arrange_columns(at<void>(columns), features, arranged.memory_.get());
+    return arranged;
+  }
+  const void* get() const { return memory_.get(); }
 
-int workers_for(const Matrix& h, int threads) {
-  const int64_t useful = h.rows * h.features / kElementsPerThread;
-  const int64_t workers = useful < threads ? useful : threads;
-  return workers < 1 ? 1 : static_cast<int>(workers);
+ private:
+  std::unique_ptr<char[]> memory_;
+};
+
+constexpr int64_t kItemSize[kDataTypes] = {4, 2, 2, 8};
+// A gradient of this size leaves the caches before anybody can read it there.
+constexpr int64_t kStreamBytes = 16 << 20;
+
+Gradient gradient(int dtype, Address dh, int64_t rows, int64_t features) {
+  const int64_t bytes = rows * features * kItemSize[dtype];
+  prefer_huge_pages(at<void>(dh), bytes);
+  return {at<void>(dh), bytes >= kStreamBytes};
 }
 
-template <class F>
-void run(int workers, F& f) {
-  run_tasks(workers, [](void* context, int index) { (*static_cast<F*>(context))(index); }, &f);
-}
-
-// Rows in chunks, to whoever is free: for kernels whose rows share nothing.
-template <class F>
-void for_chunks(const Matrix& h, int threads, F f) {
-  const int workers = workers_for(h, threads);
-  if (workers == 1) return f(int64_t{0}, h.rows);
-  const int64_t fit = kElementsPerChunk / h.features;
-  const int64_t chunk = fit < 1 ? 1 : fit;
-  std::atomic<int64_t> next{0};
-  auto work = [&](int) {
-    for (;;) {
-      const int64_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-      if (begin >= h.rows) return;
-      f(begin, begin + chunk < h.rows ? begin + chunk : h.rows);
-    }
-  };
-  run(workers, work);
-}
-
-// One run of consecutive rows a worker: for kernels that leave partial sums or entries, in a fixed order.
-template <class F>
-void for_spans(const Matrix& h, int workers, F f) {
-  auto work = [&](int w) { f(w, h.rows * w / workers, h.rows * (w + 1) / workers); };
-  run(workers, work);
-}
-
-void row_stats_forward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                       int64_t row_stride, Address stats) {
+void row_stats_forward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                       Address stats) {
   const RowStatsForward a{{at<void>(h), rows, features, row_stride}, at<void>(stats)};
   const auto kernel = kernels(dtype).row_stats_forward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
-void row_stats_backward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                        int64_t row_stride, Address dstats, Address stats, Address dh) {
+void row_stats_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                        Address dstats, Address stats, Address dh) {
   const RowStatsBackward a{{at<void>(h), rows, features, row_stride},
                            at<void>(dstats),
                            at<void>(stats),
-                           at<void>(dh)};
+                           gradient(dtype, dh, rows, features)};
   const auto kernel = kernels(dtype).row_stats_backward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
-void q_score_forward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                     int64_t row_stride, Address mask, double eps, Address q, Address saved) {
-  const QScoreForward a{{at<void>(h), rows, features, row_stride},
-                        at<uint8_t>(mask),
-                        eps,
-                        at<void>(q),
-                        at<void>(saved)};
+void q_score_forward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                     Address mask, double eps, Address q, Address saved) {
+  const Arranged arranged(dtype, mask, features);
+  const QScoreForward a{
+      {at<void>(h), rows, features, row_stride}, arranged.get(), eps, at<void>(q), at<void>(saved)};
   const auto kernel = kernels(dtype).q_score_forward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
-void q_score_backward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                      int64_t row_stride, Address mask, Address dq, Address q, Address saved,
-                      Address dh) {
-  const QScoreBackward a{{at<void>(h), rows, features, row_stride},
-                         at<void>(mask),
-                         at<void>(dq),
-                         at<void>(q),
-                         at<void>(saved),
-                         at<void>(dh)};
+void q_score_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                      Address mask, Address dq, Address q, Address saved, Address dh) {
+  const Arranged arranged(dtype, mask, features);
+  const QScoreBackward a{
+      {at<void>(h), rows, features, row_stride}, arranged.get(), at<void>(dq), at<void>(q), at<void>(saved),
+      gradient(dtype, dh, rows, features)};
   const auto kernel = kernels(dtype).q_score_backward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
-void highly_active(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                   int64_t row_stride, double eps, Address active) {
+void highly_active(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                   double eps, Address active) {
   const HighlyActive a{{at<void>(h), rows, features, row_stride}, eps, at<uint8_t>(active)};
   const auto kernel = kernels(dtype).highly_active;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
-void activation_counts(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                       int64_t row_stride, double eps, Address counts) {
-  const ActivationCounts a{{at<void>(h), rows, features, row_stride}, eps};
-  const auto kernel = kernels(dtype).activation_counts;
-  const int workers = workers_for(a.h, threads);
-  const std::unique_ptr<int64_t[]> partial(new int64_t[workers * features]());
-  for_spans(a.h, workers, [&](int w, int64_t begin, int64_t end) {
-    kernel(a, begin, end, partial.get() + w * features);
-  });
-  int64_t* total = at<int64_t>(counts);
+void add_up(const int64_t* partial, int workers, int64_t features, int64_t* total) {
   std::memset(total, 0, static_cast<size_t>(features) * sizeof(int64_t));
   for (int w = 0; w < workers; ++w)
     for (int64_t j = 0; j < features; ++j) total[j] += partial[w * features + j];
 }
 
-// The entries that sparse_forward found, until they are copied into tensors of the right size.
-class SparseEntries {
- public:
-  SparseEntries(int workers, size_t value_size) : parts_(workers), value_size_(value_size) {}
-  ~SparseEntries() {
-    for (auto& part : parts_) {
-      std::free(part.feature);
-      std::free(part.value);
-    }
-  }
-  SparseEntries(const SparseEntries&) = delete;
-  SparseEntries& operator=(const SparseEntries&) = delete;
+void activation_counts(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                       double eps, Address counts) {
+  const ActivationCounts a{{at<void>(h), rows, features, row_stride}, eps};
+  const auto kernel = kernels(dtype).activation_counts;
+  const int workers = workers_for(a.h, threads);
+  const std::unique_ptr<int64_t[]> partial(new int64_t[workers * features]());
+  const std::unique_ptr<char[]> scratch(new char[workers * arranged_bytes(features)]);
+  for_spans(a.h, workers, [&](int w, int64_t begin, int64_t end) {
+    kernel(a, begin, end, partial.get() + w * features, scratch.get() + w * arranged_bytes(features));
+  });
+  add_up(partial.get(), workers, features, at<int64_t>(counts));
+}
 
-  Entries* part(int worker) { return &parts_[worker]; }
-  bool failed() const {
-    for (const auto& part : parts_)
-      if (part.failed) return true;
-    return false;
-  }
-  int64_t size() const {
-    int64_t total = 0;
-    for (const auto& part : parts_) total += part.size;
-    return total;
-  }
-  void copy(Address feature, Address value) const {
-    int32_t* features = at<int32_t>(feature);
-    char* values = at<char>(value);
-    for (const auto& part : parts_) {
-      if (!part.size) continue;
-      const size_t n = static_cast<size_t>(part.size);
-      std::memcpy(features, part.feature, n * sizeof(int32_t));
-      std::memcpy(values, part.value, n * value_size_);
-      features += n;
-      values += n * value_size_;
-    }
-  }
+// Runs f(worker, begin, end, entries) and turns the rows' counts, at offsets + 1, into offsets.
+template <class F>
+SparseEntries* find_entries(int dtype, int workers, const SparseForward& a, int64_t* offsets, F f) {
+  auto entries = std::make_unique<SparseEntries>(dtype);
+  entries->collect(a.h, workers, f);
+  offsets[0] = 0;
+  for (int64_t i = 0; i < a.h.rows; ++i) offsets[i + 1] += offsets[i];
+  return entries.release();
+}
 
- private:
-  std::vector<Entries> parts_;
-  size_t value_size_;
-};
+template <class V>
+nb::object as_tensor(V* data, int64_t size) {
+  const size_t shape[] = {static_cast<size_t>(size)};
+  const nb::capsule owner(data, [](void* p) noexcept { std::free(p); });
+  return nb::cast(nb::ndarray<nb::pytorch, V>(data, 1, shape, owner));
+}
+
+// The features and values as tensors, which then own the memory.
+nb::tuple take(SparseEntries& e) {
+  const nb::object feature = as_tensor(e.release_feature(), e.size());
+  if (e.doubles())
+    return nb::make_tuple(feature, as_tensor(static_cast<double*>(e.release_value()), e.size()));
+  return nb::make_tuple(feature, as_tensor(static_cast<float*>(e.release_value()), e.size()));
+}
 
 SparseEntries* sparse_forward(int dtype, int threads, Address h, int64_t rows, int64_t features,
                               int64_t row_stride, double eps, Address offsets, Address stats) {
   int64_t* offset = at<int64_t>(offsets);
-  const SparseForward a{
-      {at<void>(h), rows, features, row_stride}, eps, offset + 1, at<void>(stats)};
+  const SparseForward a{{at<void>(h), rows, features, row_stride}, eps, offset + 1, at<void>(stats)};
   const auto kernel = kernels(dtype).sparse_forward;
-  const int workers = workers_for(a.h, threads);
-  auto entries = std::make_unique<SparseEntries>(
-      workers, dtype == kFloat64 ? sizeof(double) : sizeof(float));
-  for_spans(a.h, workers, [&](int w, int64_t begin, int64_t end) {
-    kernel(a, begin, end, entries->part(w));
-  });
-  if (entries->failed()) throw std::bad_alloc();
-  offset[0] = 0;
-  for (int64_t i = 0; i < rows; ++i) offset[i + 1] += offset[i];
-  return entries.release();
+  return find_entries(dtype, workers_for(a.h, threads), a, offset,
+                      [&](int, int64_t begin, int64_t end, Entries* e) { kernel(a, begin, end, e); });
 }
 
-void sparse_backward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                     int64_t row_stride, Address dvalue, Address dstats, Address offsets,
-                     Address feature, Address value, Address stats, Address dh) {
+SparseEntries* score_rows(int dtype, int threads, Address h, int64_t rows, int64_t features,
+                          int64_t row_stride, Address mask, double eps, double keep_eps, Address offsets,
+                          Address stats, Address q, Address num_active, Address counts) {
+  int64_t* offset = at<int64_t>(offsets);
+  const ScoreRows a{{{at<void>(h), rows, features, row_stride}, keep_eps, offset + 1, at<void>(stats)},
+                    at<uint8_t>(mask),
+                    eps,
+                    at<void>(q),
+                    at<int32_t>(num_active)};
+  const auto kernel = kernels(dtype).score_rows;
+  const int workers = workers_for(a.sparse.h, threads);
+  const std::unique_ptr<int64_t[]> partial(new int64_t[workers * features]());
+  SparseEntries* entries =
+      find_entries(dtype, workers, a.sparse, offset, [&](int w, int64_t begin, int64_t end, Entries* e) {
+        kernel(a, begin, end, e, partial.get() + w * features);
+      });
+  add_up(partial.get(), workers, features, at<int64_t>(counts));
+  return entries;
+}
+
+void sparse_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                     Address dvalue, Address dstats, Address offsets, Address feature, Address value,
+                     Address stats, Address dh) {
   const SparseBackward a{{at<void>(h), rows, features, row_stride},
                          at<void>(dvalue),
                          at<void>(dstats),
@@ -213,15 +199,15 @@ void sparse_backward(int dtype, int threads, Address h, int64_t rows, int64_t fe
                          at<int32_t>(feature),
                          at<void>(value),
                          at<void>(stats),
-                         at<void>(dh)};
+                         gradient(dtype, dh, rows, features)};
   const auto kernel = kernels(dtype).sparse_backward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
 // alpha, beta, the weights and the loss, from the scores and the column norms.
 template <class A>
-void finish_loss(const QScoreForward& f, const double* columns, double lambda1, double lambda2,
-                 bool mean, A* loss, A* row_weight, A* col_weight) {
+void finish_loss(const QScoreForward& f, const double* columns, double lambda1, double lambda2, bool mean,
+                 A* loss, A* row_weight, A* col_weight) {
   const int64_t n = f.h.rows, r = f.h.features;
   const A* q = static_cast<const A*>(f.q);
   double alpha = 0, beta = 0;
@@ -246,22 +232,19 @@ void finish_loss(const QScoreForward& f, const double* columns, double lambda1, 
   *loss = static_cast<A>(n ? total : 0.0);
 }
 
-void loss_forward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                  int64_t row_stride, Address mask, double eps, double lambda1, double lambda2,
-                  bool mean, Address loss, Address q, Address saved, Address row_weight,
-                  Address col_weight) {
-  const QScoreForward a{{at<void>(h), rows, features, row_stride},
-                        at<uint8_t>(mask),
-                        eps,
-                        at<void>(q),
-                        at<void>(saved)};
+void loss_forward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                  Address mask, double eps, double lambda1, double lambda2, bool mean, Address loss,
+                  Address q, Address saved, Address row_weight, Address col_weight) {
+  const Arranged arranged(dtype, mask, features);
+  const QScoreForward a{
+      {at<void>(h), rows, features, row_stride}, arranged.get(), eps, at<void>(q), at<void>(saved)};
   const auto kernel = kernels(dtype).loss_forward;
   const int workers = workers_for(a.h, threads);
   const size_t partial = static_cast<size_t>(workers) * features;
   const std::unique_ptr<double[]> columns(new double[partial]());
-  const std::unique_ptr<double[]> scratch(new double[partial]);
+  const std::unique_ptr<char[]> scratch(new char[workers * arranged_bytes(features)]);
   for_spans(a.h, workers, [&](int w, int64_t begin, int64_t end) {
-    kernel(a, begin, end, columns.get() + w * features, scratch.get() + w * features);
+    kernel(a, begin, end, columns.get() + w * features, scratch.get() + w * arranged_bytes(features));
   });
   for (int w = 1; w < workers; ++w)
     for (int64_t k = 0; k < features; ++k) columns[k] += columns[w * features + k];
@@ -273,19 +256,40 @@ void loss_forward(int dtype, int threads, Address h, int64_t rows, int64_t featu
                 at<float>(col_weight));
 }
 
-void loss_backward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                   int64_t row_stride, Address mask, Address dloss, Address q, Address saved,
-                   Address row_weight, Address col_weight, Address dh) {
+void loss_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                   Address mask, Address dloss, Address q, Address saved, Address row_weight,
+                   Address col_weight, Address dh) {
+  const Arranged arranged(dtype, mask, features);
+  const Arranged weights = Arranged::columns(dtype, col_weight, features);
   const LossBackward a{{{at<void>(h), rows, features, row_stride},
-                        at<void>(mask),
+                        arranged.get(),
                         at<void>(row_weight),
                         at<void>(q),
                         at<void>(saved),
-                        at<void>(dh)},
-                       at<void>(col_weight),
+                        gradient(dtype, dh, rows, features)},
+                       weights.get(),
                        dtype == kFloat64 ? *at<double>(dloss) : *at<float>(dloss)};
   const auto kernel = kernels(dtype).loss_backward;
   for_chunks(a.score.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
+}
+
+uint64_t stream_read(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride) {
+  const Matrix m{at<void>(h), rows, features, row_stride};
+  const auto kernel = kernels(dtype).stream_read;
+  std::atomic<uint64_t> combined{0};
+  for_chunks(m, threads, [&](int64_t begin, int64_t end) {
+    uint64_t bits = 0;
+    kernel(m, begin, end, &bits);
+    combined ^= bits;
+  });
+  return combined;
+}
+
+void stream_copy(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                 Address out) {
+  const Matrix m{at<void>(h), rows, features, row_stride};
+  const auto kernel = kernels(dtype).stream_copy;
+  for_chunks(m, threads, [&](int64_t begin, int64_t end) { kernel(m, at<void>(out), begin, end); });
 }
 
 std::vector<std::string> targets() {
@@ -305,8 +309,8 @@ void use_target(const std::string& name) {
     if (name == (*target)->name) return current_target.store(*target);
     known += std::string(known.empty() ? "" : ", ") + (*target)->name;
   }
-  throw std::invalid_argument("instruction set '" + name + "' is not among those of this processor: " +
-                              known);
+  throw std::invalid_argument("instruction set '" + name +
+                              "' is not among those of this processor: " + known);
 }
 
 }  // namespace
@@ -316,9 +320,7 @@ NB_MODULE(_native, m) {
   using namespace qscore;
   using Unlocked = nb::call_guard<nb::gil_scoped_release>;
   m.doc() = "Native CPU kernels; private, use qscore_fast.functional.";
-  nb::class_<SparseEntries>(m, "SparseEntries")
-      .def("__len__", &SparseEntries::size)
-      .def("copy", &SparseEntries::copy, Unlocked());
+  nb::class_<SparseEntries>(m, "SparseEntries").def("take", &take);
   m.def("row_stats_forward", &row_stats_forward, Unlocked());
   m.def("row_stats_backward", &row_stats_backward, Unlocked());
   m.def("q_score_forward", &q_score_forward, Unlocked());
@@ -327,6 +329,9 @@ NB_MODULE(_native, m) {
   m.def("activation_counts", &activation_counts, Unlocked());
   m.def("sparse_forward", &sparse_forward, Unlocked(), nb::rv_policy::take_ownership);
   m.def("sparse_backward", &sparse_backward, Unlocked());
+  m.def("score_rows", &score_rows, Unlocked(), nb::rv_policy::take_ownership);
+  m.def("stream_read", &stream_read, Unlocked());
+  m.def("stream_copy", &stream_copy, Unlocked());
   m.def("loss_forward", &loss_forward, Unlocked());
   m.def("loss_backward", &loss_backward, Unlocked());
   m.def("targets", &targets, "Instruction sets that can run here, best first.");

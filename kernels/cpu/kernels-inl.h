@@ -1,174 +1,66 @@
-// The kernels, for one instruction set. Each row is read from memory once: the passes after the first
-// find it in the cache. Statistics are two-pass (mean, then centred squares), and the few highly active
-// entries of a row are visited one by one through the bits of a vector comparison.
+// The kernels, for one instruction set. Each row is read from memory once.
 #pragma once
 
 #include <stdlib.h>
 
-#include "kernels.h"
-#include "simd-inl.h"
+#include "row-inl.h"
+#include "stream-inl.h"
+#include "writer-inl.h"
 
 namespace {
 
 using namespace qscore;
 
-template <class T>
-inline const T* row_of(const Matrix& h, int64_t i) {
-  return static_cast<const T*>(h.data) + i * h.row_stride;
+// Writes the gradient of the rows [begin, end); gradient(i) is a RowGradient.
+template <bool kActive, bool kSign, class T, class F>
+inline void write_gradients(const Matrix& h, const Gradient& to, const void* mask, const void* weight,
+                            int64_t begin, int64_t end, F gradient) {
+  const Rows<T> rows(h);
+  const Layout<T> layout(h.features);
+  const int64_t row_bytes = h.features * static_cast<int64_t>(sizeof(T));
+  with_writer(static_cast<char*>(to.data) + begin * row_bytes, row_bytes, to.stream, [&](auto& writer) {
+    for (int64_t i = begin; i < end; ++i)
+      write_gradient<kActive, kSign>(rows[i], layout, gradient(i), static_cast<const Mask<T>*>(mask),
+                                     static_cast<const Acc<T>*>(weight), rows.ahead(i), writer);
+  });
 }
 
-// Calls add(vector, sums) on every vector of the row, with four independent sets of sums in flight.
-// Lanes beyond the row hold `fill`, which must add nothing. Blocks are added up in double, so that the
-// error does not grow with r.
-template <int kSums, class T, class F>
-inline void reduce(const T* row, int64_t r, Acc<T> fill, F add, double (&total)[kSums]) {
-  constexpr int kUnroll = 4;
-  constexpr int64_t L = kLanes<T>;
-  constexpr int64_t kBlock = 512 * L;
-  for (int k = 0; k < kSums; ++k) total[k] = 0;
-  for (int64_t begin = 0; begin < r; begin += kBlock) {
-    const int64_t end = begin + kBlock < r ? begin + kBlock : r;
-    Vec<T> sums[kUnroll][kSums] = {};
-    int64_t j = begin;
-    for (; j + kUnroll * L <= end; j += kUnroll * L)
-      for (int u = 0; u < kUnroll; ++u) add(load(row + j + u * L), sums[u]);
-    for (; j + L <= end; j += L) add(load(row + j), sums[0]);
-    if (j < end) add(load_partial(row + j, end - j, fill), sums[1]);
-    for (int k = 0; k < kSums; ++k)
-      total[k] += sum_lanes((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]));
-  }
-}
-
-template <class A>
-struct Moments {
-  A mean, std, l1, l2;
-  // NaN or Inf in the row, or an overflow of its sums, shows in the norm.
-  bool finite() const { return isfinite(l2) && isfinite(mean); }
-};
+// ---- what is aligned with columns -----------------------------------------------------------------
 
 template <class T>
-inline Moments<Acc<T>> moments(const T* row, int64_t r) {
-  using A = Acc<T>;
-  double first[3];
-  reduce<3>(
-      row, r, A(0),
-      [](Vec<T> v, Vec<T>* s) {
-        s[0] += v;
-        s[1] += absolute(v);
-        s[2] += v * v;
-      },
-      first);
-  const A mean = static_cast<A>(first[0] / static_cast<double>(r));
-  double second[1];
-  reduce<1>(
-      row, r, mean,
-      [mean](Vec<T> v, Vec<T>* s) {
-        const Vec<T> d = v - mean;
-        s[0] += d * d;
-      },
-      second);
-  // 0 / 0 = NaN for r = 1, as torch.std.
-  const double variance = second[0] / static_cast<double>(r - 1);
-  return {mean, static_cast<A>(sqrt(variance)), static_cast<A>(first[1]), static_cast<A>(sqrt(first[2]))};
-}
-
-template <class A>
-inline void store_moments(void* stats, int64_t rows, int64_t i, const Moments<A>& m) {
-  A* out = static_cast<A*>(stats) + i;
-  out[0] = m.mean;
-  out[rows] = m.std;
-  out[2 * rows] = m.l1;
-  out[3 * rows] = m.l2;
-}
-
-template <class A>
-inline Moments<A> load_moments(const void* stats, int64_t rows, int64_t i) {
-  const A* in = static_cast<const A*>(stats) + i;
-  return {in[0], in[rows], in[2 * rows], in[3 * rows]};
-}
-
-// NaN, which nothing exceeds, where the row is not finite.
-template <class A>
-inline A threshold_of(const Moments<A>& m, double eps) {
-  return m.finite() ? m.mean + static_cast<A>(eps) * m.std : static_cast<A>(NAN);
-}
-
-// Calls visit(j, h_ij) for every entry above the threshold, in ascending order.
-template <class T, class F>
-inline void for_each_active(const T* row, int64_t r, Acc<T> threshold, F visit) {
-  constexpr int kUnroll = 4;
-  constexpr int64_t L = kLanes<T>;
-  const Vec<T> t = broadcast(threshold);
-  int64_t j = 0;
-  for (; j + kUnroll * L <= r; j += kUnroll * L) {
-    uint64_t bits = 0;
-    for (int u = 0; u < kUnroll; ++u) bits |= greater_bits(load(row + j + u * L), t) << (u * L);
-    for (; bits; bits &= bits - 1) {
-      const int64_t k = j + __builtin_ctzll(bits);
-      visit(k, to_acc(row[k]));
-    }
-  }
-  for (; j < r; j += L) {
-    const int64_t n = r - j < L ? r - j : L;
-    uint64_t bits = greater_bits(load_partial(row + j, n, -static_cast<Acc<T>>(INFINITY)), t);
-    for (; bits; bits &= bits - 1) {
-      const int64_t k = j + __builtin_ctzll(bits);
-      visit(k, to_acc(row[k]));
-    }
-  }
-}
-
-// dh_k = constant + linear h_k + active mask_k 1[h_k > threshold] + sign weight_k sign(h_k)
-template <class A>
-struct RowGradient {
-  A constant, linear, active, threshold, sign;
-};
-
-// A null mask or weight stands for all ones.
-template <bool kActive, bool kSign, class T>
-inline void write_gradient(const T* row, int64_t r, const RowGradient<Acc<T>>& g, const Acc<T>* mask,
-                           const Acc<T>* weight, T* dh) {
-  using A = Acc<T>;
-  using V = Vec<T>;
-  constexpr int64_t L = kLanes<T>;
-  const V zero = {};
-  const V one = broadcast(A(1));
-  const auto gradient = [&](V v, V m, V w) {
-    V d = g.constant + g.linear * v;
-    if (kActive) d += m * (v > g.threshold ? zero + g.active : zero);
-    if (kSign) d += g.sign * w * sign_of(v);
-    return d;
-  };
-  int64_t j = 0;
-  for (; j + L <= r; j += L) {
-    const V m = kActive && mask ? load(mask + j) : one;
-    const V w = kSign && weight ? load(weight + j) : one;
-    store(dh + j, gradient(load(row + j), m, w));
-  }
-  if (j < r) {
-    const int64_t n = r - j;
-    const V m = kActive && mask ? load_partial(mask + j, n, A(0)) : one;
-    const V w = kSign && weight ? load_partial(weight + j, n, A(0)) : one;
-    store_partial(dh + j, n, gradient(load_partial(row + j, n, A(0)), m, w));
-  }
+void arrange_mask(const uint8_t* mask, int64_t r, void* arranged) {
+  Mask<T>* out = static_cast<Mask<T>*>(arranged);
+  const Layout<T> layout(r);
+  for (int64_t i = 0; i < layout.packs() * kParts<T>; ++i) store_vector(out + i, Mask<T>{});
+  layout.for_columns([&](int64_t j, int64_t place) {
+    if (!mask[j]) return;
+    Mask<T> m = load_vector<Mask<T>>(out + place / kLanes<T>);
+    set_lane(m, static_cast<int>(place % kLanes<T>));
+    store_vector(out + place / kLanes<T>, m);
+  });
 }
 
 template <class T>
-inline T* gradient_row(void* dh, const Matrix& h, int64_t i) {
-  return static_cast<T*>(dh) + i * h.features;
+void arrange_columns(const void* columns, int64_t r, void* arranged) {
+  const Acc<T>* in = static_cast<const Acc<T>*>(columns);
+  Acc<T>* out = static_cast<Acc<T>*>(arranged);
+  const Layout<T> layout(r);
+  memset(out, 0, static_cast<size_t>(layout.packs()) * kPack<T> * sizeof(Acc<T>));
+  layout.for_columns([&](int64_t j, int64_t place) { out[place] = in[j]; });
 }
 
 // ---- row statistics -------------------------------------------------------------------------------
 
 template <class T>
 void row_stats_forward(const RowStatsForward& a, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i)
-    store_moments(a.stats, a.h.rows, i, moments(row_of<T>(a.h, i), a.h.features));
+  for_rows<true, Ahead::kAll>(
+      a.h, Layout<T>(a.h.features), begin, end,
+      [&](int64_t i, const T*, const auto& m) { store_moments(a.stats, a.h.rows, i, m); });
 }
 
 // Where a statistic has no derivative (std of a constant row, norm of a zero row) it is 0, as in PyTorch.
 template <class A>
-RowGradient<A> stats_gradient(const Moments<A>& m, const Moments<A>& d, int64_t r) {
+inline RowGradient<A> stats_gradient(const Moments<A>& m, const Moments<A>& d, int64_t r) {
   RowGradient<A> g = {d.mean / static_cast<A>(r), 0, 0, 0, d.l1};
   if (r > 1 && m.std != 0) {
     const A scale = d.std / (static_cast<A>(r - 1) * m.std);
@@ -183,50 +75,58 @@ template <class T>
 void row_stats_backward(const RowStatsBackward& a, int64_t begin, int64_t end) {
   using A = Acc<T>;
   const int64_t n = a.h.rows, r = a.h.features;
-  for (int64_t i = begin; i < end; ++i) {
-    const auto g = stats_gradient(load_moments<A>(a.stats, n, i), load_moments<A>(a.dstats, n, i), r);
-    write_gradient<false, true>(row_of<T>(a.h, i), r, g, static_cast<const A*>(nullptr),
-                                static_cast<const A*>(nullptr), gradient_row<T>(a.dh, a.h, i));
-  }
+  write_gradients<false, true, T>(a.h, a.dh, nullptr, nullptr, begin, end, [&](int64_t i) {
+    return stats_gradient(load_moments<A>(a.stats, n, i), load_moments<A>(a.dstats, n, i), r);
+  });
 }
 
 // ---- Q-Score --------------------------------------------------------------------------------------
 
-template <class T>
-inline Moments<Acc<T>> score_row(const QScoreForward& a, int64_t i) {
+// Scores the rows [begin, end); with kColumns their |h| / n is added to `columns`, arranged.
+template <bool kMask, bool kColumns, class T>
+inline void score_groups(const QScoreForward& a, const Layout<T>& layout, int64_t begin, int64_t end,
+                         Acc<T>* columns) {
   using A = Acc<T>;
-  const int64_t n = a.h.rows, r = a.h.features;
-  const T* row = row_of<T>(a.h, i);
-  const auto m = moments(row, r);
-  const A threshold = threshold_of(m, a.eps);
-  // One entry after the other, so in double: at a small eps there are thousands.
-  double total = 0;
-  int64_t count = 0;
-  const uint8_t* mask = a.mask;
-  if (mask) {
-    for_each_active(row, r, threshold, [&](int64_t j, A x) {
-      total += mask[j] ? x - m.mean : A(0);
-      count += mask[j] != 0;
-    });
-  } else {
-    for_each_active(row, r, threshold, [&](int64_t, A x) {
-      total += x - m.mean;
-      ++count;
-    });
-  }
-  A q = count && m.l2 > 0 ? static_cast<A>(total / (static_cast<double>(count) * m.l2)) : A(0);
-  if (!m.finite()) q = static_cast<A>(NAN);
-  static_cast<A*>(a.q)[i] = q;
-  A* saved = static_cast<A*>(a.saved) + i;
-  saved[0] = threshold;
-  saved[n] = static_cast<A>(count);
-  saved[2 * n] = m.l2;
-  return m;
+  const Mask<T>* mask = static_cast<const Mask<T>*>(a.mask);
+  A* q = static_cast<A*>(a.q);
+  A* saved = static_cast<A*>(a.saved);
+  Hits<Vec<T>> lanes = {};
+  Hits<double> hits = {};
+  const auto score = [&](int64_t i, int64_t n, const Rows<T>& rows, const Group<T>& group) {
+    A threshold[kGroupRows];
+    for (int64_t g = 0; g < n; ++g) threshold[g] = threshold_of(group[g], a.eps);
+    if (layout.full <= kBlockPacks<T>) {
+      for (int64_t g = 0; g < n; ++g)
+        find_hits<kMask, kColumns>(rows[i + g], layout, 0, layout.full, group[g], threshold[g], mask, columns,
+                                   rows.ahead(i + g), lanes, static_cast<int>(g));
+      sum_rows(lanes.total, n, hits.total);
+      sum_rows(lanes.count, n, hits.count);
+    } else {
+      hits.total[0] = hits.count[0] = 0;
+      for (int64_t s = 0; s < layout.full; s += kBlockPacks<T>) {
+        const int64_t last = s + kBlockPacks<T> < layout.full ? s + kBlockPacks<T> : layout.full;
+        find_hits<kMask, kColumns>(rows[i], layout, s, last, group[0], threshold[0], mask, columns,
+                                   rows.ahead(i), lanes, 0);
+        hits.total[0] += sum_lanes(lanes.total[0]);
+        hits.count[0] += sum_lanes(lanes.count[0]);
+      }
+    }
+    for (int64_t g = 0; g < n; ++g) q[i + g] = score_of(hits.total[g], hits.count[g], group[g]);
+    if (!saved) return;
+    for (int64_t g = 0; g < n; ++g) {
+      saved[i + g] = threshold[g];
+      saved[a.h.rows + i + g] = static_cast<A>(hits.count[g]);
+      saved[2 * a.h.rows + i + g] = group.l2[g];
+    }
+  };
+  for_groups<false, Ahead::kEven>(a.h, layout, begin, end, score);
 }
 
 template <class T>
 void q_score_forward(const QScoreForward& a, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) score_row<T>(a, i);
+  const Layout<T> layout(a.h.features);
+  a.mask ? score_groups<true, false>(a, layout, begin, end, static_cast<Acc<T>*>(nullptr))
+         : score_groups<false, false>(a, layout, begin, end, static_cast<Acc<T>*>(nullptr));
 }
 
 // The gradient of weight * Q_i: exactly 0 for an empty L & D, NaN where Q is NaN.
@@ -240,9 +140,9 @@ inline RowGradient<A> score_gradient(const QScoreBackward& a, int64_t i, A weigh
   if (isnan(q)) {
     g.constant = q;
   } else if (count > 0) {
-    const A per_norm = weight / norm;
+    const A inverse = A(1) / norm, per_norm = weight * inverse;
     g.constant = -per_norm / static_cast<A>(a.h.features);
-    g.linear = -per_norm * q / norm;
+    g.linear = -per_norm * q * inverse;
     g.active = per_norm / count;
   }
   return g;
@@ -250,12 +150,9 @@ inline RowGradient<A> score_gradient(const QScoreBackward& a, int64_t i, A weigh
 
 template <class T>
 void q_score_backward(const QScoreBackward& a, int64_t begin, int64_t end) {
-  using A = Acc<T>;
-  for (int64_t i = begin; i < end; ++i) {
-    const auto g = score_gradient<A>(a, i, static_cast<const A*>(a.dq)[i]);
-    write_gradient<true, false>(row_of<T>(a.h, i), a.h.features, g, static_cast<const A*>(a.mask),
-                                static_cast<const A*>(nullptr), gradient_row<T>(a.dh, a.h, i));
-  }
+  write_gradients<true, false, T>(a.h, a.dh, a.mask, nullptr, begin, end, [&](int64_t i) {
+    return score_gradient(a, i, static_cast<const Acc<T>*>(a.dq)[i]);
+  });
 }
 
 // ---- highly active entries ------------------------------------------------------------------------
@@ -263,55 +160,106 @@ void q_score_backward(const QScoreBackward& a, int64_t begin, int64_t end) {
 template <class T>
 void highly_active(const HighlyActive& a, int64_t begin, int64_t end) {
   const int64_t r = a.h.features;
-  for (int64_t i = begin; i < end; ++i) {
-    const T* row = row_of<T>(a.h, i);
-    const Acc<T> threshold = threshold_of(moments(row, r), a.eps);
+  for_rows<false, Ahead::kAll>(a.h, Layout<T>(r), begin, end, [&](int64_t i, const T* row, const auto& m) {
     uint8_t* active = a.active + i * r;
     memset(active, 0, static_cast<size_t>(r));
-    for_each_active(row, r, threshold, [&](int64_t j, Acc<T>) { active[j] = 1; });
-  }
+    for_active_vectors(row, r, threshold_of(m, a.eps), [&](int64_t first, Vec<T>, uint64_t bits) {
+      for (; bits; bits &= bits - 1) active[first + __builtin_ctzll(bits)] = 1;
+    });
+  });
 }
 
 template <class T>
-void activation_counts(const ActivationCounts& a, int64_t begin, int64_t end, int64_t* counts) {
-  const int64_t r = a.h.features;
-  for (int64_t i = begin; i < end; ++i) {
-    const T* row = row_of<T>(a.h, i);
-    const Acc<T> threshold = threshold_of(moments(row, r), a.eps);
-    for_each_active(row, r, threshold, [&](int64_t j, Acc<T>) { ++counts[j]; });
+void activation_counts(const ActivationCounts& a, int64_t begin, int64_t end, int64_t* counts,
+                       void* scratch) {
+  const Layout<T> layout(a.h.features);
+  constexpr int64_t kMaxRows = int64_t{1} << 30;  // the lanes' counters are 32-bit
+  auto* lanes = static_cast<Count<T>*>(scratch);
+  const Rows<T> rows(a.h);
+  for (int64_t first = begin; first < end; first += kMaxRows) {
+    const int64_t last = first + kMaxRows < end ? first + kMaxRows : end;
+    memset(scratch, 0, static_cast<size_t>(layout.packs()) * kParts<T> * sizeof(Count<T>));
+    for_rows<false, Ahead::kEven>(a.h, layout, first, last, [&](int64_t i, const T* row, const auto& m) {
+      const char* ahead = rows.ahead(i);
+      const Vec<T> t = broadcast(threshold_of(m, a.eps));
+      for_packs<Ahead::kOdd>(row, layout, 0, layout.full, ahead,
+                             [&](Pack<T> x, int64_t index, int, auto in) QSCORE_INLINE {
+#pragma GCC unroll 2
+                               for (int p = 0; p < kParts<T>; ++p) {
+                                 Count<T>* c = lanes + index * kParts<T> + p;
+                                 const auto active = in.both(p, greater(x.part[p], t));
+                                 store_vector(c, count_where(active, load_vector<Count<T>>(c)));
+                               }
+                             });
+    });
+    layout.for_columns([&](int64_t j, int64_t place) {
+      counts[j] += load_vector<Count<T>>(lanes + place / kLanes<T>)[place % kLanes<T>];
+    });
   }
 }
 
-template <class A>
-bool reserve(Entries* e, int64_t more) {
-  if (e->size + more <= e->capacity) return true;
-  const int64_t capacity = 2 * (e->size + more);
+// ---- sparse activations, and everything at once ---------------------------------------------------
+
+// Room for one more row at the end of the entries, twice over; false when there is no memory.
+template <class T>
+inline bool reserve(Entries* e, int64_t r) {
+  const int64_t needed = e->size + 2 * (r + kLanes<T>);
+  if (needed <= e->capacity) return true;
+  const int64_t capacity = 2 * needed;
   void* feature = realloc(e->feature, static_cast<size_t>(capacity) * sizeof(int32_t));
   if (feature) e->feature = static_cast<int32_t*>(feature);
-  void* value = feature ? realloc(e->value, static_cast<size_t>(capacity) * sizeof(A)) : nullptr;
+  void* value = feature ? realloc(e->value, static_cast<size_t>(capacity) * sizeof(Acc<T>)) : nullptr;
   if (value) e->value = value;
   e->failed = !value;
   if (value) e->capacity = capacity;
   return !e->failed;
 }
 
-template <class T>
-void sparse_forward(const SparseForward& a, int64_t begin, int64_t end, Entries* e) {
+// Calls f(i, moments, feature, value, n) for the n entries of each row while they still hold h. There is
+// room for as many again behind them.
+template <class T, class F>
+inline void append_rows(const SparseForward& a, int64_t begin, int64_t end, Entries* e, F f) {
   using A = Acc<T>;
   const int64_t r = a.h.features;
-  for (int64_t i = begin; i < end; ++i) {
-    if (!reserve<A>(e, r)) return;
-    const T* row = row_of<T>(a.h, i);
-    const auto m = moments(row, r);
-    store_moments(a.stats, a.h.rows, i, m);
-    const int64_t before = e->size;
-    A* value = static_cast<A*>(e->value);
-    for_each_active(row, r, threshold_of(m, a.eps), [&](int64_t j, A x) {
-      e->feature[e->size] = static_cast<int32_t>(j);
-      value[e->size++] = (x - m.mean) / m.l2;
-    });
-    a.row_counts[i] = e->size - before;
-  }
+  for_rows<true, Ahead::kAll>(
+      a.h, Layout<T>(r), begin, end, [&](int64_t i, const T* row, const Moments<A>& m) {
+        store_moments(a.stats, a.h.rows, i, m);
+        if (!reserve<T>(e, r)) return;
+        int32_t* feature = e->feature + e->size;
+        A* value = static_cast<A*>(e->value) + e->size;
+        const int64_t n = collect_active(row, r, threshold_of(m, a.eps), feature, value);
+        f(i, m, feature, value, n);
+        for (int64_t k = 0; k < n; ++k) value[k] = (value[k] - m.mean) / m.l2;
+        a.row_counts[i] = n;
+        e->size += n;
+      });
+}
+
+template <class T>
+void sparse_forward(const SparseForward& a, int64_t begin, int64_t end, Entries* e) {
+  append_rows<T>(a, begin, end, e, [](auto&&...) {});
+}
+
+// Score and census come from the entries: eps is not below the eps that these are kept at.
+template <class T>
+void score_rows(const ScoreRows& a, int64_t begin, int64_t end, Entries* e, int64_t* counts) {
+  using A = Acc<T>;
+  const auto score = [&](int64_t i, const Moments<A>& m, int32_t* feature, A* value, int64_t n) {
+    const int64_t active = select_above(threshold_of(m, a.eps), feature, value, n);
+    feature += n;
+    value += n;
+    double total = 0;
+    int32_t count = 0;
+    for (int64_t k = 0; k < active; ++k) ++counts[feature[k]];
+    for (int64_t k = 0; k < active; ++k) {
+      const bool hit = !a.mask || a.mask[feature[k]];
+      count += hit;
+      total += hit ? static_cast<double>(value[k] - m.mean) : 0.0;
+    }
+    static_cast<A*>(a.q)[i] = score_of(total, count, m);
+    a.num_active[i] = count;
+  };
+  append_rows<T>(a.sparse, begin, end, e, score);
 }
 
 template <class T>
@@ -320,8 +268,7 @@ void sparse_backward(const SparseBackward& a, int64_t begin, int64_t end) {
   const int64_t n = a.h.rows, r = a.h.features;
   const A* dvalue = static_cast<const A*>(a.dvalue);
   const A* value = static_cast<const A*>(a.value);
-  for (int64_t i = begin; i < end; ++i) {
-    const T* row = row_of<T>(a.h, i);
+  const auto gradient = [&](int64_t i) {
     const auto m = load_moments<A>(a.stats, n, i);
     auto g = stats_gradient(m, load_moments<A>(a.dstats, n, i), r);
     double sum = 0, dot = 0;
@@ -333,15 +280,26 @@ void sparse_backward(const SparseBackward& a, int64_t begin, int64_t end) {
       g.constant -= static_cast<A>(sum / (static_cast<double>(r) * m.l2));
       g.linear -= static_cast<A>(dot / m.l2 / m.l2);
     }
-    T* dh = gradient_row<T>(a.dh, a.h, i);
-    write_gradient<false, true>(row, r, g, static_cast<const A*>(nullptr),
-                                static_cast<const A*>(nullptr), dh);
+    return g;
+  };
+  const Rows<T> rows(a.h);
+  const Layout<T> layout(r);
+  CachedWriter writer{reinterpret_cast<char*>(static_cast<T*>(a.dh.data) + begin * r)};
+  for (int64_t i = begin; i < end; ++i) {
+    const auto g = gradient(i);
+    write_gradient<false, true>(rows[i], layout, g, static_cast<const Mask<T>*>(nullptr),
+                                static_cast<const A*>(nullptr), rows.ahead(i), writer);
+    // The entries once more, now with their own term.
+    T* dh = static_cast<T*>(a.dh.data) + i * r;
+    const A norm = load_moments<A>(a.stats, n, i).l2;
     for (int64_t k = a.offsets[i]; k < a.offsets[i + 1]; ++k) {
       const int64_t j = a.feature[k];
-      const A x = to_acc(row[j]);
+      const A x = to_acc(rows[i][j]);
       const A sign = static_cast<A>((x > 0) - (x < 0));
-      const A d = g.constant + g.linear * x + g.sign * sign + dvalue[k] / m.l2;
-      store_partial(dh + j, 1, broadcast(d));
+      Pack<T> d = {};
+      d.part[0][0] = quiet(g.constant + g.linear * x + g.sign * sign + dvalue[k] / norm);
+      const Bytes bytes = bytes_of(d);
+      memcpy(dh + j, &bytes, sizeof(T));
     }
   }
 }
@@ -352,65 +310,68 @@ void sparse_backward(const SparseBackward& a, int64_t begin, int64_t end) {
 // error does not grow with the number of rows.
 template <class T>
 void loss_forward(const QScoreForward& a, int64_t begin, int64_t end, double* columns, void* scratch) {
-  using A = Acc<T>;
   constexpr int64_t kBlock = 128;
-  constexpr int64_t L = kLanes<T>;
-  const int64_t r = a.h.features;
-  A* block = static_cast<A*>(scratch);
-  memset(block, 0, static_cast<size_t>(r) * sizeof(A));
-  for (int64_t i = begin; i < end; ++i) {
-    const auto m = score_row<T>(a, i);
-    if (!(m.l2 == 0)) {
-      const T* row = row_of<T>(a.h, i);
-      const A inverse = A(1) / m.l2;
-      int64_t j = 0;
-      for (; j + L <= r; j += L) store(block + j, load(block + j) + absolute(load(row + j)) * inverse);
-      for (; j < r; ++j) block[j] += (to_acc(row[j]) < 0 ? -to_acc(row[j]) : to_acc(row[j])) * inverse;
-    }
-    if ((i - begin) % kBlock == kBlock - 1 || i + 1 == end) {
-      for (int64_t j = 0; j < r; ++j) columns[j] += static_cast<double>(block[j]);
-      memset(block, 0, static_cast<size_t>(r) * sizeof(A));
-    }
+  const Layout<T> layout(a.h.features);
+  Acc<T>* block = static_cast<Acc<T>*>(scratch);
+  const size_t block_bytes = static_cast<size_t>(layout.packs()) * kPack<T> * sizeof(Acc<T>);
+  for (int64_t first = begin; first < end; first += kBlock) {
+    memset(block, 0, block_bytes);
+    const int64_t last = first + kBlock < end ? first + kBlock : end;
+    a.mask ? score_groups<true, true>(a, layout, first, last, block)
+           : score_groups<false, true>(a, layout, first, last, block);
+    layout.for_columns([&](int64_t j, int64_t place) { columns[j] += static_cast<double>(block[place]); });
   }
+}
+
+// sum_l w_l |h_l|, w arranged.
+template <class T>
+inline double weighted_norm(const T* row, const Layout<T>& layout, const Acc<T>* weight, const char* ahead) {
+  double total = 0;
+  int64_t s = 0;
+  do {
+    const int64_t end = s + kBlockPacks<T> < layout.full ? s + kBlockPacks<T> : layout.full;
+    Vec<T> sums[kAccumulators] = {};
+    for_packs<Ahead::kAll>(
+        row, layout, s, end, ahead, [&](Pack<T> x, int64_t index, int u, auto lanes) QSCORE_INLINE {
+#pragma GCC unroll 2
+          for (int p = 0; p < kParts<T>; ++p)
+            sums[u * kParts<T> + p] +=
+                lanes.keep(p, absolute(x.part[p])) * load(weight + (index * kParts<T> + p) * kLanes<T>);
+        });
+    total += sum_lanes(sum_of(sums));
+    s = end;
+  } while (s < layout.full);
+  return total;
 }
 
 template <class T>
 void loss_backward(const LossBackward& a, int64_t begin, int64_t end) {
   using A = Acc<T>;
-  using V = Vec<T>;
-  constexpr int64_t L = kLanes<T>;
   const QScoreBackward& s = a.score;
-  const int64_t n = s.h.rows, r = s.h.features;
-  const A* row_weight = static_cast<const A*>(s.dq);
-  const A* col_weight = static_cast<const A*>(a.col_weight);
+  const int64_t n = s.h.rows;
+  const A* weight = static_cast<const A*>(a.col_weight);
   const A dloss = static_cast<A>(a.dloss);
-  for (int64_t i = begin; i < end; ++i) {
-    const T* row = row_of<T>(s.h, i);
+  const Rows<T> rows(s.h);
+  const Layout<T> layout(s.h.features);
+  write_gradients<true, true, T>(s.h, s.dh, s.mask, weight, begin, end, [&](int64_t i) {
     const A norm = static_cast<const A*>(s.saved)[2 * n + i];
-    auto g = score_gradient<A>(s, i, dloss * row_weight[i]);
+    auto g = score_gradient<A>(s, i, dloss * static_cast<const A*>(s.dq)[i]);
     if (norm > 0) {
-      V sums[2] = {};
-      int64_t j = 0;
-      for (; j + 2 * L <= r; j += 2 * L)
-        for (int u = 0; u < 2; ++u)
-          sums[u] += load(col_weight + j + u * L) * absolute(load(row + j + u * L));
-      for (; j < r; j += L) {
-        const int64_t k = r - j < L ? r - j : L;
-        sums[0] += load_partial(col_weight + j, k, A(0)) * absolute(load_partial(row + j, k, A(0)));
-      }
-      g.sign = dloss / norm;
-      g.linear -= dloss * static_cast<A>(sum_lanes(sums[0] + sums[1])) / norm / norm / norm;
+      const double sum = weighted_norm(rows[i], layout, weight, rows.ahead(i));
+      const A inverse = A(1) / norm;
+      g.sign = dloss * inverse;
+      g.linear -= dloss * (static_cast<A>(sum) * inverse) * inverse * inverse;
     }
-    write_gradient<true, true>(row, r, g, static_cast<const A*>(s.mask), col_weight,
-                               gradient_row<T>(s.dh, s.h, i));
-  }
+    return g;
+  });
 }
 
 template <class T>
 constexpr KernelTable table_for() {
-  return {row_stats_forward<T>, row_stats_backward<T>, q_score_forward<T>, q_score_backward<T>,
-          highly_active<T>,     activation_counts<T>,  sparse_forward<T>,  sparse_backward<T>,
-          loss_forward<T>,      loss_backward<T>};
+  return {arrange_mask<T>,    arrange_columns<T>,  row_stats_forward<T>, row_stats_backward<T>,
+          q_score_forward<T>, q_score_backward<T>, highly_active<T>,     activation_counts<T>,
+          sparse_forward<T>,  sparse_backward<T>,  score_rows<T>,        loss_forward<T>,
+          loss_backward<T>,   stream_read<T>,      stream_copy<T>};
 }
 
 }  // namespace
@@ -419,7 +380,6 @@ namespace qscore {
 
 extern const Target QSCORE_TARGET;
 const Target QSCORE_TARGET = {
-    QSCORE_TARGET_NAME,
-    {table_for<float>(), table_for<Half>(), table_for<BFloat16>(), table_for<double>()}};
+    QSCORE_TARGET_NAME, {table_for<float>(), table_for<Half>(), table_for<BFloat16>(), table_for<double>()}};
 
 }  // namespace qscore

@@ -15,6 +15,12 @@ struct Matrix {
   int64_t row_stride;  // elements
 };
 
+// Where the gradient of h goes: like h, contiguous. `stream` writes past the caches.
+struct Gradient {
+  void* data;
+  bool stream;
+};
+
 struct RowStatsForward {
   Matrix h;
   void* stats;  // A (4, N): mean, std, l1, l2
@@ -24,24 +30,24 @@ struct RowStatsBackward {
   Matrix h;
   const void* dstats;  // A (4, N)
   const void* stats;   // A (4, N)
-  void* dh;            // like h, contiguous
+  Gradient dh;
 };
 
 struct QScoreForward {
   Matrix h;
-  const uint8_t* mask;  // D: (r,), or null for all features
+  const void* mask;  // D, arranged, or null for all features
   double eps;
   void* q;      // A (N,)
-  void* saved;  // A (3, N): threshold, |L & D|, l2
+  void* saved;  // A (3, N): threshold, |L & D|, l2; or null
 };
 
 struct QScoreBackward {
   Matrix h;
-  const void* mask;   // D as A (r,) of zeros and ones, or null
+  const void* mask;   // D, arranged, or null
   const void* dq;     // A (N,)
   const void* q;      // A (N,)
   const void* saved;  // A (3, N)
-  void* dh;
+  Gradient dh;
 };
 
 struct HighlyActive {
@@ -71,6 +77,14 @@ struct SparseForward {
   void* stats;          // A (4, N)
 };
 
+struct ScoreRows {
+  SparseForward sparse;  // its eps is that of the entries
+  const uint8_t* mask;   // D: (r,), or null for all features
+  double eps;            // that of the score and the counts, not below
+  void* q;               // A (N,)
+  int32_t* num_active;   // (N,): |L & D|
+};
+
 struct SparseBackward {
   Matrix h;
   const void* dvalue;      // A (nnz,)
@@ -79,29 +93,41 @@ struct SparseBackward {
   const int32_t* feature;  // (nnz,)
   const void* value;       // A (nnz,)
   const void* stats;       // A (4, N)
-  void* dh;
+  Gradient dh;
 };
 
 struct LossBackward {
   QScoreBackward score;    // dq is the row weight
-  const void* col_weight;  // A (r,)
+  const void* col_weight;  // A (r,), arranged
   double dloss;
 };
 
-// Every function handles the rows [begin, end) and may run beside others on other rows.
+// Bytes that hold r columns as `arrange_mask`, `arrange_columns` or a kernel's scratch arrange them.
+inline int64_t arranged_bytes(int64_t r) { return (r + 64) * static_cast<int64_t>(sizeof(double)); }
+
+// Every function with a range handles the rows [begin, end) and may run beside others on other rows.
 struct KernelTable {
+  // What is aligned with columns, in the order in which the kernels load them.
+  void (*arrange_mask)(const uint8_t* mask, int64_t r, void* arranged);
+  void (*arrange_columns)(const void* columns, int64_t r, void* arranged);
   void (*row_stats_forward)(const RowStatsForward&, int64_t begin, int64_t end);
   void (*row_stats_backward)(const RowStatsBackward&, int64_t begin, int64_t end);
   void (*q_score_forward)(const QScoreForward&, int64_t begin, int64_t end);
   void (*q_score_backward)(const QScoreBackward&, int64_t begin, int64_t end);
   void (*highly_active)(const HighlyActive&, int64_t begin, int64_t end);
-  // Adds to counts (r,).
-  void (*activation_counts)(const ActivationCounts&, int64_t begin, int64_t end, int64_t* counts);
+  // Adds to counts (r,); scratch holds r columns.
+  void (*activation_counts)(const ActivationCounts&, int64_t begin, int64_t end, int64_t* counts,
+                            void* scratch);
   void (*sparse_forward)(const SparseForward&, int64_t begin, int64_t end, Entries* entries);
   void (*sparse_backward)(const SparseBackward&, int64_t begin, int64_t end);
-  // Adds the column norms to columns (r,); scratch holds r accumulators.
+  // Adds to counts (r,).
+  void (*score_rows)(const ScoreRows&, int64_t begin, int64_t end, Entries* entries, int64_t* counts);
+  // Adds the column norms to columns (r,); scratch holds r columns.
   void (*loss_forward)(const QScoreForward&, int64_t begin, int64_t end, double* columns, void* scratch);
   void (*loss_backward)(const LossBackward&, int64_t begin, int64_t end);
+  // The limits of the memory, to measure against.
+  void (*stream_read)(const Matrix&, int64_t begin, int64_t end, uint64_t* combined);
+  void (*stream_copy)(const Matrix&, void* to, int64_t begin, int64_t end);
 };
 
 struct Target {

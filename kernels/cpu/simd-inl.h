@@ -15,9 +15,13 @@
 #include <arm_neon.h>
 #endif
 
+// A body that is called and not inlined would keep its sums in memory.
+#define QSCORE_INLINE __attribute__((always_inline))
+
 namespace {
 
 constexpr int kVectorBytes = QSCORE_VECTOR_BYTES;
+constexpr int kLineBytes = 64;
 
 struct Half {
   uint16_t bits;
@@ -41,6 +45,8 @@ template <class A>
 struct VectorOf {
   typedef A type __attribute__((vector_size(kVectorBytes)));
 };
+using VFloat = VectorOf<float>::type;
+using VDouble = VectorOf<double>::type;
 template <class T>
 using Vec = typename VectorOf<Acc<T>>::type;
 template <class T>
@@ -48,7 +54,21 @@ constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Acc<T>));
 
 typedef uint32_t U32 __attribute__((vector_size(kVectorBytes)));
 typedef int32_t I32 __attribute__((vector_size(kVectorBytes)));
+typedef int64_t I64 __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t U16 __attribute__((vector_size(kVectorBytes / 2)));
+typedef unsigned char Bytes __attribute__((vector_size(kVectorBytes)));
+
+// Lanes are counted in integers of their own width.
+template <class A>
+struct CountOf {
+  using type = I32;
+};
+template <>
+struct CountOf<double> {
+  using type = I64;
+};
+template <class T>
+using Count = typename CountOf<Acc<T>>::type;
 
 // ---- scalar conversions ---------------------------------------------------------------------------
 
@@ -84,32 +104,39 @@ inline float to_acc(Half x) {
 #endif
 }
 
-// ---- vector loads ---------------------------------------------------------------------------------
+// ---- vector loads and stores ----------------------------------------------------------------------
 
-inline VectorOf<float>::type load(const float* p) {
-  VectorOf<float>::type v;
+template <class V>
+inline V load_vector(const void* p) {
+  V v;
   memcpy(&v, p, sizeof(v));
   return v;
 }
-inline VectorOf<double>::type load(const double* p) {
-  VectorOf<double>::type v;
-  memcpy(&v, p, sizeof(v));
-  return v;
+template <class V>
+inline void store_vector(void* p, V v) {
+  memcpy(p, &v, sizeof(v));
 }
-inline VectorOf<float>::type load(const BFloat16* p) {
-  U16 v;
-  memcpy(&v, p, sizeof(v));
-  return reinterpret_cast<VectorOf<float>::type>(__builtin_convertvector(v, U32) << 16);
-}
-inline VectorOf<float>::type load(const Half* p) {
+
+inline VFloat load(const float* p) { return load_vector<VFloat>(p); }
+inline VDouble load(const double* p) { return load_vector<VDouble>(p); }
+inline VFloat load(const BFloat16* p) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<VectorOf<float>::type>(
-      _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return reinterpret_cast<VFloat>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+#elif defined(__AVX2__)
+  const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return reinterpret_cast<VFloat>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+#else
+  return reinterpret_cast<VFloat>(__builtin_convertvector(load_vector<U16>(p), U32) << 16);
+#endif
+}
+inline VFloat load(const Half* p) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<VFloat>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #elif defined(__F16C__)
-  return reinterpret_cast<VectorOf<float>::type>(
-      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  return reinterpret_cast<VFloat>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #elif defined(__aarch64__)
-  return reinterpret_cast<VectorOf<float>::type>(
+  return reinterpret_cast<VFloat>(
       vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p)))));
 #else
   VectorOf<float>::type v;
@@ -118,41 +145,19 @@ inline VectorOf<float>::type load(const Half* p) {
 #endif
 }
 
-// The first n lanes from memory, the others `fill`: a tail goes through the same arithmetic as the body.
-template <class T>
-inline Vec<T> load_partial(const T* p, int64_t n, Acc<T> fill) {
-  T buffer[kLanes<T>] = {};
-  memcpy(buffer, p, static_cast<size_t>(n) * sizeof(T));
-  Vec<T> v = load(buffer);
-  for (int64_t i = n; i < kLanes<T>; ++i) v[i] = fill;
-  return v;
-}
-
-// ---- vector stores --------------------------------------------------------------------------------
-
-inline void store(float* p, VectorOf<float>::type v) { memcpy(p, &v, sizeof(v)); }
-inline void store(double* p, VectorOf<double>::type v) { memcpy(p, &v, sizeof(v)); }
-inline void store(BFloat16* p, VectorOf<float>::type v) {
-  const U32 bits = reinterpret_cast<U32>(v);
-  const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const U32 quiet_nan = (bits >> 16) | 0x40u;
-  const U32 result = reinterpret_cast<I32>(v != v) != 0 ? quiet_nan : rounded;
-  const U16 narrow = __builtin_convertvector(result, U16);
-  memcpy(p, &narrow, sizeof(narrow));
-}
-inline void store(Half* p, VectorOf<float>::type v) {
+inline void store(float* p, VFloat v) { store_vector(p, v); }
+inline void store(double* p, VDouble v) { store_vector(p, v); }
+inline U16 to_half(VFloat v) {
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(
-      reinterpret_cast<__m256i*>(p),
+  return reinterpret_cast<U16>(
       _mm512_cvtps_ph(reinterpret_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #elif defined(__F16C__)
-  _mm_storeu_si128(
-      reinterpret_cast<__m128i*>(p),
+  return reinterpret_cast<U16>(
       _mm256_cvtps_ph(reinterpret_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #elif defined(__aarch64__)
-  vst1_u16(reinterpret_cast<uint16_t*>(p),
-           vreinterpret_u16_f16(vcvt_f16_f32(reinterpret_cast<float32x4_t>(v))));
+  return reinterpret_cast<U16>(vcvt_f16_f32(reinterpret_cast<float32x4_t>(v)));
 #else
+  U16 result;
   for (int i = 0; i < kLanes<float>; ++i) {
     uint32_t bits;
     const float x = v[i];
@@ -174,69 +179,118 @@ inline void store(Half* p, VectorOf<float>::type v) {
     } else {
       half = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
     }
-    p[i].bits = static_cast<uint16_t>(sign | half);
+    result[i] = static_cast<uint16_t>(sign | half);
   }
+  return result;
 #endif
-}
-
-template <class T>
-inline void store_partial(T* p, int64_t n, Vec<T> v) {
-  T buffer[kLanes<T>];
-  store(buffer, v);
-  memcpy(p, buffer, static_cast<size_t>(n) * sizeof(T));
 }
 
 // ---- arithmetic -----------------------------------------------------------------------------------
 
-inline VectorOf<float>::type absolute(VectorOf<float>::type v) {
-  return reinterpret_cast<VectorOf<float>::type>(reinterpret_cast<U32>(v) & 0x7fffffffu);
+inline VFloat absolute(VFloat v) { return reinterpret_cast<VFloat>(reinterpret_cast<U32>(v) & 0x7fffffffu); }
+inline VDouble absolute(VDouble v) { return v < 0 ? -v : v; }
+
+// `v` with its sign turned where `sign` is negative.
+inline VFloat times_sign(VFloat v, VFloat sign) {
+  return reinterpret_cast<VFloat>(reinterpret_cast<U32>(v) ^ (reinterpret_cast<U32>(sign) & 0x80000000u));
 }
-inline VectorOf<double>::type absolute(VectorOf<double>::type v) { return v < 0 ? -v : v; }
+inline VDouble times_sign(VDouble v, VDouble sign) { return sign < 0 ? -v : v; }
 
 template <class A>
 inline typename VectorOf<A>::type broadcast(A x) {
   return typename VectorOf<A>::type{} + x;
 }
 
-// +1, -1 or 0, and 0 for NaN.
-template <class V>
-inline V sign_of(V v) {
-  const V zero = {};
-  return (v > 0 ? zero + 1 : zero) - (v < 0 ? zero + 1 : zero);
-}
-
-// One bit a lane where a > b; false for NaN.
-inline uint64_t greater_bits(VectorOf<float>::type a, VectorOf<float>::type b) {
+// The lanes' sum in double, pairwise: it depends on nothing but the target.
+inline double sum_lanes(VFloat v) {
 #if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GT_OQ);
+  const __m512 x = reinterpret_cast<__m512>(v);
+  const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
+  return _mm512_reduce_add_pd(
+      _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(high)));
 #elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_ps(
-      _mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_GT_OQ)));
+  const __m256 x = reinterpret_cast<__m256>(v);
+  const __m256d four =
+      _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 #else
-  uint64_t bits = 0;
-  for (int i = 0; i < kLanes<float>; ++i) bits |= static_cast<uint64_t>(a[i] > b[i]) << i;
-  return bits;
+  return (static_cast<double>(v[0]) + v[1]) + (static_cast<double>(v[2]) + v[3]);
 #endif
 }
-inline uint64_t greater_bits(VectorOf<double>::type a, VectorOf<double>::type b) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b), _CMP_GT_OQ);
-#elif defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_pd(
-      _mm256_cmp_pd(reinterpret_cast<__m256d>(a), reinterpret_cast<__m256d>(b), _CMP_GT_OQ)));
-#else
-  uint64_t bits = 0;
-  for (int i = 0; i < kLanes<double>; ++i) bits |= static_cast<uint64_t>(a[i] > b[i]) << i;
-  return bits;
-#endif
-}
-
-// The lanes are added in double, in order, so that a sum does not depend on anything but the target.
 template <class V>
 inline double sum_lanes(V v) {
-  double total = 0;
-  for (unsigned i = 0; i < sizeof(V) / sizeof(v[0]); ++i) total += static_cast<double>(v[i]);
-  return total;
+  constexpr int kCount = static_cast<int>(sizeof(V) / sizeof(v[0]));
+  double lanes[kCount];
+  for (int i = 0; i < kCount; ++i) lanes[i] = static_cast<double>(v[i]);
+  for (int half = kCount / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+// The sums of the lanes of n vectors, four vectors at a time where shuffles can do it, in the lanes' own
+// precision. `v` and `to` are as long as the next multiple of four.
+#if defined(__SSE2__)
+inline __m128 fold(__m128 x) { return x; }
+#if defined(__AVX2__)
+inline __m128 fold(__m256 x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
+#endif
+#if defined(__AVX512F__)
+inline __m128 fold(__m512 x) {
+  return fold(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+}
+#define QSCORE_SHUFFLE(name, ...) _mm512_##name(__VA_ARGS__)
+#elif defined(__AVX2__)
+#define QSCORE_SHUFFLE(name, ...) _mm256_##name(__VA_ARGS__)
+#else
+#define QSCORE_SHUFFLE(name, ...) _mm_##name(__VA_ARGS__)
+#endif
+inline __m128 sum_four(const VFloat* v) {
+  using M = decltype(QSCORE_SHUFFLE(setzero_ps));
+  const M a = (M)v[0], b = (M)v[1], c = (M)v[2], d = (M)v[3];
+  const M ab = QSCORE_SHUFFLE(unpacklo_ps, a, b) + QSCORE_SHUFFLE(unpackhi_ps, a, b);
+  const M cd = QSCORE_SHUFFLE(unpacklo_ps, c, d) + QSCORE_SHUFFLE(unpackhi_ps, c, d);
+  return fold(QSCORE_SHUFFLE(shuffle_ps, ab, cd, 0x44) + QSCORE_SHUFFLE(shuffle_ps, ab, cd, 0xee));
+}
+inline void sum_rows(const VFloat* v, int64_t n, float* to) {
+  for (int64_t g = 0; g < n; g += 4) _mm_storeu_ps(to + g, sum_four(v + g));
+}
+inline void sum_rows(const VFloat* v, int64_t n, double* to) {
+  for (int64_t g = 0; g < n; g += 4) {
+    const __m128 four = sum_four(v + g);
+    _mm_storeu_pd(to + g, _mm_cvtps_pd(four));
+    _mm_storeu_pd(to + g + 2, _mm_cvtps_pd(_mm_movehl_ps(four, four)));
+  }
+}
+#undef QSCORE_SHUFFLE
+#endif
+template <class V, class S>
+inline void sum_rows(const V* v, int64_t n, S* to) {
+  for (int64_t g = 0; g < n; ++g) to[g] = static_cast<S>(sum_lanes(v[g]));
+}
+
+inline float root(float x) { return sqrtf(x); }
+inline double root(double x) { return sqrt(x); }
+
+// ---- memory ---------------------------------------------------------------------------------------
+
+inline void prefetch(const char* p) { __builtin_prefetch(p); }
+
+// Past the caches; `p` is aligned to the vector. Needs a fence before another thread may read it.
+inline void stream_vector(char* p, Bytes v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+#elif defined(__SSE2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+#else
+  store_vector(p, v);
+#endif
+}
+inline void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 }  // namespace

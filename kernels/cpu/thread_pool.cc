@@ -1,6 +1,7 @@
 #include "thread_pool.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -13,6 +14,24 @@
 namespace qscore {
 namespace {
 
+// A thread that waits keeps looking for so long before it sleeps: waking it costs about as much as the work
+// of a small batch.
+constexpr std::chrono::microseconds kPatience{20};
+
+template <class Condition>
+bool soon(Condition condition) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (condition()) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return false;
+}
+
 class ThreadPool {
  public:
   void run(int count, void (*task)(void*, int), void* context) {
@@ -20,19 +39,17 @@ class ThreadPool {
     int shared = 1;
     if (owner.owns_lock()) {
       shared = grow(count);
-      {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        task_ = task;
-        context_ = context;
-        shared_ = shared;
-        pending_ = shared - 1;
-        ++generation_;
-      }
-      if (shared > 1) start_.notify_all();
+      const std::lock_guard<std::mutex> lock(mutex_);
+      task_ = task;
+      context_ = context;
+      shared_ = shared;
+      pending_ = shared - 1;
+      ++generation_;
+      if (shared > 1 && asleep_) start_.notify_all();
     }
     task(context, 0);
     for (int i = shared; i < count; ++i) task(context, i);
-    if (shared > 1) {
+    if (shared > 1 && !soon([this] { return pending_ == 0; })) {
       std::unique_lock<std::mutex> lock(mutex_);
       done_.wait(lock, [this] { return pending_ == 0; });
     }
@@ -43,7 +60,7 @@ class ThreadPool {
   int grow(int count) {
     while (threads_ + 1 < count) {
       try {
-        std::thread(&ThreadPool::work, this, threads_ + 1, generation_).detach();
+        std::thread(&ThreadPool::work, this, threads_ + 1, generation_.load()).detach();
       } catch (...) {
         break;
       }
@@ -53,9 +70,12 @@ class ThreadPool {
   }
 
   void work(int index, unsigned long seen) {
-    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      soon([&] { return generation_ != seen; });
+      std::unique_lock<std::mutex> lock(mutex_);
+      ++asleep_;
       start_.wait(lock, [&] { return generation_ != seen; });
+      --asleep_;
       seen = generation_;
       if (index >= shared_) continue;
       const auto task = task_;
@@ -68,13 +88,14 @@ class ThreadPool {
   }
 
   std::mutex running_;  // held by the call that uses the threads
-  std::mutex mutex_;    // guards what follows
+  std::mutex mutex_;    // guards what follows; the two counters may be read without it
   std::condition_variable start_, done_;
+  std::atomic<unsigned long> generation_{0};
+  std::atomic<int> pending_{0};
   void (*task_)(void*, int) = nullptr;
   void* context_ = nullptr;
   int shared_ = 0;
-  int pending_ = 0;
-  unsigned long generation_ = 0;
+  int asleep_ = 0;
   int threads_ = 0;  // only touched under running_
 };
 

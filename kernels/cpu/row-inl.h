@@ -1,0 +1,172 @@
+// What is done with a row that is in the cache: its score, its highly active entries, its gradient.
+#pragma once
+
+#include "moments-inl.h"
+
+namespace {
+
+using namespace qscore;
+
+// ---- the score ------------------------------------------------------------------------------------
+
+// The entries above the threshold: the sum of their distances from the mean, and how many there are.
+template <class S>
+struct Hits {
+  S total[kGroupRows], count[kGroupRows];
+};
+
+// Counts and sums lane by lane over the packs [begin, end), without a branch on the data. `mask` is D,
+// arranged. With kColumns the row's |h| / n is added to `columns`, arranged.
+template <bool kMask, bool kColumns, class T>
+inline void find_hits(const T* row, const Layout<T>& layout, int64_t begin, int64_t end,
+                      const Moments<Acc<T>>& m, Acc<T> threshold, const Mask<T>* mask, Acc<T>* columns,
+                      const char* ahead, Hits<Vec<T>>& hits, int g) {
+  const Vec<T> t = broadcast(threshold), mean = broadcast(m.mean);
+  const Acc<T> inverse_norm = m.l2 == 0 ? Acc<T>(0) : Acc<T>(1) / m.l2;
+  Vec<T> sums[kAccumulators] = {};
+  Count<T> counts[kAccumulators] = {};
+  for_packs<Ahead::kOdd>(row, layout, begin, end, ahead,
+                         [&](Pack<T> x, int64_t index, int u, auto lanes) QSCORE_INLINE {
+#pragma GCC unroll 2
+                           for (int p = 0; p < kParts<T>; ++p) {
+                             const int a = u * kParts<T> + p;
+                             const int64_t place = index * kParts<T> + p;
+                             auto active = lanes.both(p, greater(x.part[p], t));
+                             if (kMask) active &= load_vector<Mask<T>>(mask + place);
+                             sums[a] = add_where(active, sums[a], x.part[p] - mean);
+                             counts[a] = count_where(active, counts[a]);
+                             if (kColumns) {
+                               Acc<T>* c = columns + place * kLanes<T>;
+                               store(c, load(c) + lanes.keep(p, absolute(x.part[p])) * inverse_norm);
+                             }
+                           }
+                         });
+  hits.total[g] = sum_of(sums);
+  hits.count[g] = __builtin_convertvector(sum_of(counts), Vec<T>);
+}
+
+template <class A>
+inline A score_of(double total, double count, const Moments<A>& m) {
+  if (!m.finite()) return static_cast<A>(NAN);
+  return count > 0 && m.l2 > 0 ? static_cast<A>(total) / (static_cast<A>(count) * m.l2) : A(0);
+}
+
+// ---- highly active entries, in ascending order ----------------------------------------------------
+
+// Calls visit(begin, vector, bits) with one bit a lane that is above the threshold, where there is one.
+template <class T, class F>
+inline void for_active_vectors(const T* row, int64_t r, Acc<T> threshold, F visit) {
+  constexpr int64_t L = kLanes<T>;
+  const Vec<T> t = broadcast(threshold);
+  int64_t j = 0;
+  for (; j + 4 * L <= r; j += 4 * L) {
+    Mask<T> active[4];
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; ++u) active[u] = greater(load(row + j + u * L), t);
+    const Mask<T> any = (active[0] | active[1]) | (active[2] | active[3]);
+    if (!bits_of(any)) continue;
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; ++u) visit(j + u * L, load(row + j + u * L), bits_of(active[u]));
+  }
+  for (; j + L <= r; j += L) visit(j, load(row + j), bits_of(greater(load(row + j), t)));
+  if (j == r) return;
+  if (r >= L) {
+    const int seen = static_cast<int>(L - (r - j));
+    const Vec<T> v = load(row + r - L);
+    visit(r - L, v, bits_of(greater(v, t)) >> seen << seen);
+    return;
+  }
+  T buffer[L] = {};
+  memcpy(buffer, row + j, static_cast<size_t>(r - j) * sizeof(T));
+  const Vec<T> v = load(buffer);
+  visit(j, v, bits_of(greater(v, t)) & ((uint64_t{1} << (r - j)) - 1));
+}
+
+// Writes the active entries to `feature` and `value` (h itself) and returns how many there are. Whole
+// vectors are written: both have room for r entries and one vector.
+template <class T>
+inline int64_t collect_active(const T* row, int64_t r, Acc<T> threshold, int32_t* feature, Acc<T>* value) {
+  const Count<T> lanes = lane_numbers<Count<T>>();
+  int64_t n = 0;
+  for_active_vectors(row, r, threshold, [&](int64_t begin, Vec<T> v, uint64_t bits) {
+    compress(feature + n, lanes + static_cast<int32_t>(begin), bits);
+    n += compress(value + n, v, bits);
+  });
+  return n;
+}
+
+// Writes those of n entries that are above the threshold behind the n, and returns how many there are.
+template <class A>
+inline int64_t select_above(A threshold, int32_t* feature, A* value, int64_t n) {
+  constexpr int64_t L = kLanes<A>;
+  const auto t = broadcast(threshold);
+  int64_t m = n;
+  for (int64_t k = 0; k < n; k += L) {
+    const auto v = load(value + k);
+    const uint64_t there = n - k < L ? (uint64_t{1} << (n - k)) - 1 : ~uint64_t{0};
+    const uint64_t bits = bits_of(greater(v, t)) & there;
+    const auto j = load_features<Count<A>>(feature + k);
+    compress(feature + m, j, bits);
+    m += compress(value + m, v, bits);
+  }
+  return m - n;
+}
+
+// ---- gradients ------------------------------------------------------------------------------------
+
+// dh_k = constant + linear h_k + active mask_k 1[h_k > threshold] + sign weight_k sign(h_k)
+template <class A>
+struct RowGradient {
+  A constant, linear, active, threshold, sign;
+};
+
+// A NaN from outside may have any payload, and rounding could carry it into another number.
+template <class A>
+inline A quiet(A x) {
+  return isnan(x) ? static_cast<A>(NAN) : x;
+}
+
+// Mask and weight are arranged; null stands for all ones.
+template <bool kActive, bool kSign, class T, class Writer>
+inline void write_gradient(const T* row, const Layout<T>& layout, const RowGradient<Acc<T>>& g,
+                           const Mask<T>* mask, const Acc<T>* weight, const char* ahead, Writer& out) {
+  using V = Vec<T>;
+  const V constant = broadcast(quiet(g.constant)), linear = broadcast(quiet(g.linear));
+  const V active = broadcast(quiet(g.active)), sign = broadcast(quiet(g.sign));
+  const V threshold = broadcast(g.threshold);
+  const auto gradient = [&](const Pack<T>& x, int64_t index) QSCORE_INLINE {
+    Pack<T> d;
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts<T>; ++p) {
+      const V v = x.part[p];
+      const int64_t place = index * kParts<T> + p;
+      d.part[p] = constant + linear * v;
+      if (kActive) {
+        auto above = greater(v, threshold);
+        if (mask) above &= load_vector<Mask<T>>(mask + place);
+        d.part[p] = add_where(above, d.part[p], active);
+      }
+      if (kSign) {
+        const V w = weight ? sign * load(weight + place * kLanes<T>) : sign;
+        d.part[p] = add_where(nonzero(v), d.part[p], times_sign(w, v));
+      }
+    }
+    return bytes_of(d);
+  };
+  int64_t s = 0;
+  for (; s + kUnroll<T> <= layout.full; s += kUnroll<T>) {
+#pragma GCC unroll 4
+    for (int u = 0; u < kUnroll<T>; ++u) {
+      if (u * kVectorBytes % kLineBytes == 0) prefetch(ahead + (s + u) * kVectorBytes);
+      out.put(gradient(load_pack(row + (s + u) * kPack<T>), s + u));
+    }
+  }
+  for (; s < layout.full; ++s) out.put(gradient(load_pack(row + s * kPack<T>), s));
+  if (layout.tail) {
+    const Bytes bytes = gradient(load_tail(row, layout), layout.full);
+    const int n = layout.tail * static_cast<int>(sizeof(T));
+    out.put_bytes(reinterpret_cast<const char*>(&bytes) + (layout.full ? kVectorBytes - n : 0), n);
+  }
+}
+
+}  // namespace
