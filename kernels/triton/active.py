@@ -41,6 +41,12 @@ def _highly_active_kernel(
         tl.store(active_pointers, active.to(tl.uint8), mask=inside)
 
 
+@triton.jit
+def count_active(h, threshold):
+    """How many rows of a tile each column is active in: none of those that do not exist."""
+    return tl.sum((h > threshold[:, None]).to(tl.int32), axis=0)
+
+
 @triton.jit(do_not_specialize=["M"])
 def _activation_counts_kernel(
     h_ptr,
@@ -56,7 +62,7 @@ def _activation_counts_kernel(
     eps = tl.cast(eps, tl.float32)
     first = tl.program_id(0)
     partial_row = partial_ptr + first.to(tl.int64) * D
-    counts = tl.zeros((BLOCK_M, BLOCK_D), tl.int32)
+    counts = tl.zeros((BLOCK_D,), tl.int32)
     for tile in tl.range(first, tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=NUM_STAGES):
         row, row_ok = tile_rows(tile, M, BLOCK_M)
         h_row = row * h_row_stride
@@ -64,15 +70,14 @@ def _activation_counts_kernel(
         threshold = active_threshold(mean, std, l2, eps)
         for start in range(0, D, BLOCK_D):
             h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-            # Padded rows count nothing, since 0 > 0 is false, and padded columns are not stored.
-            active = (h > threshold[:, None]).to(tl.int32)
+            active = count_active(h, threshold)
             if D <= BLOCK_D:
                 counts += active
             else:
-                add_to_partial(partial_row, column, tl.sum(active, axis=0), tile == first, D)
+                add_to_partial(partial_row, column, active, tile == first, D)
     if D <= BLOCK_D:
         column = tl.arange(0, BLOCK_D)
-        tl.store(partial_row + column, tl.sum(counts, axis=0), mask=column < D)
+        tl.store(partial_row + column, counts, mask=column < D)
 
 
 def highly_active(h: Tensor, eps: float) -> Tensor:
@@ -100,7 +105,7 @@ def highly_active(h: Tensor, eps: float) -> Tensor:
 def activation_counts(h: Tensor, eps: float) -> Tensor:
     """In how many rows each feature is in L: int64 (r,), for ``h`` (N, r)."""
     rows, features = check_rows(h)
-    s = launch_settings(h, persistent=True)
+    s = launch_settings(h, "columns")
     partial = torch.empty((s.programs, features), dtype=torch.int32, device=h.device)
     if rows:
         with device_guard(h):

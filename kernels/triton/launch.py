@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from .settings import Settings, settings
+from .settings import Capability, Kind, Settings, settings
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# For the interpreter, as (multiprocessors, warp size): several, so that partial sums are exercised.
-INTERPRETED_PROCESSORS = (3, 32)
+# Few programs, so that each adds up several tiles and several of their sums are added.
+INTERPRETED = Capability("interpreter", 3, warp_size=32, registers=8192, shared_bytes=65536)
 
 
 def check_rows(h: Tensor) -> tuple[int, int]:
@@ -35,17 +35,25 @@ def device_guard(h: Tensor) -> AbstractContextManager[object]:
 
 
 @functools.cache
-def _processors(device: torch.device) -> tuple[int, int]:
-    properties = torch.cuda.get_device_properties(device)
-    return properties.multi_processor_count, properties.warp_size
-
-
-def launch_settings(h: Tensor, persistent: bool = False, heavy: bool = False) -> Settings:
-    """The settings for ``h`` on its device, where ``persistent`` bounds the number of programs."""
-    processors, warp_size = _processors(h.device) if h.is_cuda else INTERPRETED_PROCESSORS
-    return settings(
-        *h.shape, h.dtype, processors if persistent else None, heavy=heavy, warp_size=warp_size
+def _capability(device: torch.device) -> Capability:
+    p = torch.cuda.get_device_properties(device)
+    return Capability(
+        arch=p.gcnArchName.split(":")[0] if torch.version.hip else f"sm_{p.major}{p.minor}",
+        multiprocessors=p.multi_processor_count,
+        warp_size=p.warp_size,
+        registers=p.regs_per_multiprocessor,
+        shared_bytes=p.shared_memory_per_multiprocessor,
     )
+
+
+def device_capability(h: Tensor) -> Capability:
+    """What the device of ``h`` offers; the interpreter's where ``h`` is on the CPU."""
+    return _capability(h.device) if h.is_cuda else INTERPRETED
+
+
+def launch_settings(h: Tensor, kind: Kind = "rows") -> Settings:
+    """The settings of a kernel of that kind for ``h`` on its device."""
+    return settings(*h.shape, h.dtype, device_capability(h), kind)
 
 
 def as_bytes(mask: Tensor | None) -> Tensor | None:

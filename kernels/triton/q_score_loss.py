@@ -6,11 +6,11 @@
     loss = sum(row_weight Q) + sum(col_weight c)
     dh = row_weight dQ/dh + col_weight sign(h) / n - sum(col_weight |h|) h / n^3
 
-Forward: persistent programs, at most one a multiprocessor, score their rows and leave one row of
-partial column sums each; one program then adds these in a fixed order and finishes. Backward: one
-kernel. Bytes moved per row, with b bytes a number: forward b D + 8 read, 20 written, besides 8 D
-for each program; backward b D + 20 read, b D written. Where a row does not fit one tile its partial
-sums stay in the cache.
+Forward: as many programs as are resident at a time score their rows, and each leaves its sum of Q
+and a row of partial column sums. Some programs then add these in a fixed order, which gives alpha
+and the row weights; one finishes with beta. Backward: one kernel. Bytes moved per row, with b bytes
+a number: forward b D + 4 read, 20 written, besides 8 D for each resident program; backward b D + 20
+read, b D written. Where a row does not fit one tile its partial sums stay in the cache.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import as_bytes, check_rows, device_guard, launch_settings
-from .q_score import q_gradient, score_rows, scored_features
-from .settings import FINISH
+from .launch import as_bytes, check_rows, device_capability, device_guard, launch_settings
+from .q_score import row_scores, score_factors
+from .settings import FINISH_BLOCK, FINISH_WARPS, sum_settings
 from .tile import (
+    active_threshold,
     add_to_partial,
     load_block,
     load_field,
+    load_members,
     reciprocal_norm,
-    sign,
+    row_moments,
+    scored_features,
     store_field,
     tile_rows,
+    times_sign,
 )
 
 
@@ -40,6 +44,7 @@ def _q_score_loss_fwd_kernel(
     mask_ptr,
     q_ptr,
     saved_ptr,
+    q_partial_ptr,
     partial_ptr,
     M,
     D: tl.constexpr,
@@ -52,87 +57,108 @@ def _q_score_loss_fwd_kernel(
     eps = tl.cast(eps, tl.float32)
     first = tl.program_id(0)
     partial_row = partial_ptr + first.to(tl.int64) * D
-    c = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    q_sum = tl.zeros((BLOCK_M,), tl.float32)
+    c = tl.zeros((BLOCK_D,), tl.float32)
     for tile in tl.range(first, tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=NUM_STAGES):
         row, row_ok = tile_rows(tile, M, BLOCK_M)
         h_row = row * h_row_stride
-        q, threshold, count, l2 = score_rows(
-            h_ptr, h_row, row_ok, mask_ptr, eps, D, BLOCK_M, BLOCK_D
+        mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
+        threshold = active_threshold(mean, std, l2, eps)
+        q, count = row_scores(
+            h_ptr, h_row, row_ok, mask_ptr, mean, l2, threshold, D, BLOCK_M, BLOCK_D
         )
+        q_sum += q
         n_inverse = reciprocal_norm(l2)
         for start in range(0, D, BLOCK_D):
-            h, column, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-            unit = tl.abs(h) * n_inverse[:, None]
+            h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+            norms = tl.sum(tl.abs(h * n_inverse[:, None]), axis=0)
             if D <= BLOCK_D:
-                c += unit
+                c += norms
             else:
-                add_to_partial(partial_row, column, tl.sum(unit, axis=0), tile == first, D)
+                add_to_partial(partial_row, column, norms, tile == first, D)
         tl.store(q_ptr + row, q, mask=row_ok)
         store_field(saved_ptr, 0, threshold, row, row_ok, M)
         store_field(saved_ptr, 1, count, row, row_ok, M)
         store_field(saved_ptr, 2, l2, row, row_ok, M)
+    tl.store(q_partial_ptr + first, tl.sum(q_sum, axis=0))
     if D <= BLOCK_D:
         column = tl.arange(0, BLOCK_D)
-        tl.store(partial_row + column, tl.sum(c, axis=0), mask=column < D)
+        tl.store(partial_row + column, c, mask=column < D)
 
 
 @triton.jit(do_not_specialize=["M", "P"])
-def _q_score_loss_finish_kernel(
+def _q_score_loss_sums_kernel(
     q_ptr,
+    q_partial_ptr,
     partial_ptr,
-    loss_ptr,
     row_weight_ptr,
-    col_weight_ptr,
+    row_loss_ptr,
+    c_ptr,
     M,
     P,
     D: tl.constexpr,
     row_scale,
-    col_scale,
     BLOCK_M: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     row_scale = tl.cast(row_scale, tl.float32)
-    col_scale = tl.cast(col_scale, tl.float32)
+    program = tl.program_id(0)
 
     q_sum = tl.zeros((BLOCK_M,), tl.float32)
-    for start in range(0, M, BLOCK_M):
-        row = start + tl.arange(0, BLOCK_M)
-        q_sum += tl.load(q_ptr + row, mask=row < M, other=0.0)
+    for start in range(0, P, BLOCK_M):
+        term = start + tl.arange(0, BLOCK_M)
+        q_sum += tl.load(q_partial_ptr + term, mask=term < P, other=0.0)
     alpha = tl.sum(q_sum, axis=0) / M
     row_loss = tl.zeros((BLOCK_M,), tl.float32)
-    for start in range(0, M, BLOCK_M):
-        row = start + tl.arange(0, BLOCK_M)
-        q = tl.load(q_ptr + row, mask=row < M, other=0.0)
+    for tile in range(program, tl.cdiv(M, BLOCK_M), tl.num_programs(0)):
+        row, row_ok = tile_rows(tile, M, BLOCK_M)
+        q = tl.load(q_ptr + row, mask=row_ok, other=0.0)
         row_weight = tl.where(q < alpha, row_scale, 0.0)
-        tl.store(row_weight_ptr + row, row_weight, mask=row < M)
+        tl.store(row_weight_ptr + row, row_weight, mask=row_ok)
         # Multiplied, not selected, so that NaN reaches the loss.
-        row_loss += tl.where(row < M, row_weight * q, 0.0)
+        row_loss += row_weight * q
+    tl.store(row_loss_ptr + program, tl.sum(row_loss, axis=0))
 
-    # c waits in col_weight until beta is known.
+    column = program * BLOCK_D + tl.arange(0, BLOCK_D)
+    c = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
+    for start in range(0, tl.where(program * BLOCK_D < D, P, 0), BLOCK_P):
+        term = start + tl.arange(0, BLOCK_P)
+        inside = (term < P)[:, None] & (column < D)[None, :]
+        pointers = partial_ptr + term.to(tl.int64)[:, None] * D + column[None, :]
+        c += tl.load(pointers, mask=inside, other=0.0)
+    tl.store(c_ptr + column, tl.sum(c, axis=0), mask=column < D)
+
+
+@triton.jit(do_not_specialize=["G"])
+def _q_score_loss_finish_kernel(
+    c_ptr,
+    row_loss_ptr,
+    loss_ptr,
+    col_weight_ptr,
+    G,
+    D: tl.constexpr,
+    col_scale,
+    BLOCK_D: tl.constexpr,
+):
+    col_scale = tl.cast(col_scale, tl.float32)
     c_sum = tl.zeros((BLOCK_D,), tl.float32)
     for start in range(0, D, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D)
-        c = tl.zeros((BLOCK_P, BLOCK_D), tl.float32)
-        for first in range(0, P, BLOCK_P):
-            program = first + tl.arange(0, BLOCK_P)
-            inside = (program < P)[:, None] & (column < D)[None, :]
-            pointers = partial_ptr + program.to(tl.int64)[:, None] * D + column[None, :]
-            c += tl.load(pointers, mask=inside, other=0.0)
-        c = tl.sum(c, axis=0)
-        c_sum += c
-        tl.store(col_weight_ptr + column, c, mask=column < D)
+        c_sum += tl.load(c_ptr + column, mask=column < D, other=0.0)
     beta = tl.sum(c_sum, axis=0) / D
-    tl.debug_barrier()
-    col_loss = tl.zeros((BLOCK_D,), tl.float32)
+
+    loss = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(0, G, BLOCK_D):
+        term = start + tl.arange(0, BLOCK_D)
+        loss += tl.load(row_loss_ptr + term, mask=term < G, other=0.0)
     for start in range(0, D, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D)
-        c = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
+        c = tl.load(c_ptr + column, mask=column < D, other=0.0)
         col_weight = tl.where(c > beta, col_scale, 0.0)
         tl.store(col_weight_ptr + column, col_weight, mask=column < D)
-        col_loss += tl.where(column < D, col_weight * c, 0.0)
-
-    tl.store(loss_ptr, tl.sum(row_loss, axis=0) + tl.sum(col_loss, axis=0))
+        loss += col_weight * c
+    tl.store(loss_ptr, tl.sum(loss, axis=0))
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -162,17 +188,20 @@ def _q_score_loss_bwd_kernel(
 
     overuse = tl.zeros((BLOCK_M,), tl.float32)
     for start in range(0, D, BLOCK_D):
-        h, column, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         col_weight = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
-        overuse += tl.sum(col_weight[None, :] * tl.abs(h) * n_inverse[:, None], axis=1)
+        overuse += tl.sum(col_weight[None, :] * tl.abs(h), axis=1)
+    scale = dloss * n_inverse
+    in_s, outside_s = score_factors(dloss * row_weight, count, n_inverse, D)
+    # NaN where Q is NaN, and then so is the whole row.
+    of_unit = scale * (row_weight * q + overuse * n_inverse)
     for start in range(0, D, BLOCK_D):
         h, column, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         col_weight = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
-        scored = scored_features(h, column, inside, threshold, mask_ptr, D)
+        scored = scored_features(h, threshold, load_members(mask_ptr, column, D))
         unit = h * n_inverse[:, None]
-        dh = row_weight[:, None] * q_gradient(unit, scored, q, count, D)
-        dh += col_weight[None, :] * sign(h) - overuse[:, None] * unit
-        dh *= (dloss * n_inverse)[:, None]
+        dh = tl.where(scored, in_s[:, None], outside_s[:, None]) - of_unit[:, None] * unit
+        dh += times_sign(scale[:, None] * col_weight[None, :], h)
         dh_pointers = dh_ptr + row[:, None] * D + column[None, :]
         tl.store(dh_pointers, dh.to(dh_ptr.dtype.element_ty), mask=inside)
 
@@ -190,10 +219,21 @@ def q_score_loss_fwd(
     ``saved`` is what ``q_score_fwd`` saves. Without rows the loss is 0.
     """
     rows, features = check_rows(h)
-    s = launch_settings(h, persistent=True)
-    loss, q, saved, row_weight, col_weight, partial = (
+    s = launch_settings(h, "columns")
+    sums = sum_settings(rows, features, device_capability(h))
+    loss, q, saved, row_weight, col_weight, q_partial, partial, row_loss, c = (
         torch.empty(shape, dtype=torch.float32, device=h.device)
-        for shape in ((), (rows,), (3, rows), (rows,), (features,), (s.programs, features))
+        for shape in (
+            (),
+            (rows,),
+            (3, rows),
+            (rows,),
+            (features,),
+            (s.programs,),
+            (s.programs, features),
+            (sums.programs,),
+            (features,),
+        )
     )
     if not rows:
         return loss.zero_(), q, saved, row_weight, col_weight.zero_()
@@ -203,6 +243,7 @@ def q_score_loss_fwd(
             as_bytes(mask),
             q,
             saved,
+            q_partial,
             partial,
             rows,
             features,
@@ -213,21 +254,32 @@ def q_score_loss_fwd(
             NUM_STAGES=s.num_stages,
             num_warps=s.num_warps,
         )
-        _q_score_loss_finish_kernel[(1,)](
+        _q_score_loss_sums_kernel[(sums.programs,)](
             q,
+            q_partial,
             partial,
-            loss,
             row_weight,
-            col_weight,
+            row_loss,
+            c,
             rows,
             s.programs,
             features,
             -lambda1 / rows,
+            BLOCK_M=sums.block_m,
+            BLOCK_P=sums.block_p,
+            BLOCK_D=sums.block_d,
+            num_warps=sums.num_warps,
+        )
+        _q_score_loss_finish_kernel[(1,)](
+            c,
+            row_loss,
+            loss,
+            col_weight,
+            sums.programs,
+            features,
             lambda2 / rows if mean else float(lambda2),
-            BLOCK_M=FINISH.block_m,
-            BLOCK_P=FINISH.block_p,
-            BLOCK_D=FINISH.block_d,
-            num_warps=FINISH.num_warps,
+            BLOCK_D=FINISH_BLOCK,
+            num_warps=FINISH_WARPS,
         )
     return loss, q, saved, row_weight, col_weight
 

@@ -20,9 +20,9 @@ from .tile import (
     load_field,
     reciprocal_norm,
     row_moments,
-    sign,
     store_field,
     tile_rows,
+    times_sign,
 )
 
 
@@ -61,10 +61,11 @@ def stats_factors(dstats_ptr, stats_ptr, row, row_ok, M, D: tl.constexpr):
 
 @triton.jit
 def stats_gradient(h, mean, constant, of_centred, of_sign, of_h):
+    of_sign = tl.broadcast_to(of_sign[:, None], h.shape)
     return (
         constant[:, None]
         + of_centred[:, None] * (h - mean[:, None])
-        + of_sign[:, None] * sign(h)
+        + times_sign(of_sign, h)
         + of_h[:, None] * h
     )
 

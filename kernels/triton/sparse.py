@@ -25,6 +25,7 @@ from .tile import (
     load_field,
     reciprocal_norm,
     row_moments,
+    scored_features,
     store_field,
     tile_rows,
 )
@@ -50,8 +51,9 @@ def _sparse_count_kernel(
     threshold = active_threshold(mean, std, l2, eps)
     count = tl.zeros((BLOCK_M,), tl.int32)
     for start in range(0, D, BLOCK_D):
-        h, _, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-        count += tl.sum((inside & (h > threshold[:, None])).to(tl.int32), axis=1)
+        h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        active = scored_features(h, threshold, column < D)
+        count += tl.sum(active.to(tl.int32), axis=1)
     store_field(stats_ptr, 0, mean, row, row_ok, M)
     store_field(stats_ptr, 1, std, row, row_ok, M)
     store_field(stats_ptr, 2, l1, row, row_ok, M)
@@ -76,17 +78,17 @@ def _sparse_fill_kernel(
 ):
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
     mean = load_field(stats_ptr, 0, row, row_ok, M)
-    l2 = load_field(stats_ptr, 3, row, row_ok, M)
+    n_inverse = reciprocal_norm(load_field(stats_ptr, 3, row, row_ok, M))
     threshold = tl.load(threshold_ptr + row, mask=row_ok, other=0.0)
     entry = tl.load(offsets_ptr + row, mask=row_ok, other=0)
     for start in range(0, D, BLOCK_D):
-        h, column, inside = load_block(h_ptr, row * h_row_stride, start, row_ok, D, BLOCK_D)
-        active = inside & (h > threshold[:, None])
+        h, column, _inside = load_block(h_ptr, row * h_row_stride, start, row_ok, D, BLOCK_D)
+        active = scored_features(h, threshold, column < D)
         rank = tl.cumsum(active.to(tl.int32), axis=1) - 1
         position = entry[:, None] + rank
         feature = tl.broadcast_to(column[None, :], (BLOCK_M, BLOCK_D))
         tl.store(feature_ptr + position, feature, mask=active)
-        tl.store(value_ptr + position, (h - mean[:, None]) / l2[:, None], mask=active)
+        tl.store(value_ptr + position, (h - mean[:, None]) * n_inverse[:, None], mask=active)
         entry += tl.sum(active.to(tl.int32), axis=1)
 
 
@@ -150,6 +152,38 @@ def _sparse_bwd_kernel(
         tl.store(dh_ptr + dh_row[:, None] + feature, dh.to(dh_ptr.dtype.element_ty), mask=exists)
 
 
+def fill_entries(
+    h: Tensor, stats: Tensor, threshold: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """offsets, feature, value of the ``count`` (N,) entries of each row above its ``threshold``."""
+    rows, features = h.shape
+    offsets = torch.empty(rows + 1, dtype=torch.int64, device=h.device)
+    offsets[:1].zero_()
+    torch.cumsum(count, 0, out=offsets[1:])
+
+    entries = int(offsets[-1])
+    feature = torch.empty(entries, dtype=torch.int32, device=h.device)
+    value = torch.empty(entries, dtype=torch.float32, device=h.device)
+    if entries:
+        s = launch_settings(h, "entries")
+        with device_guard(h):
+            _sparse_fill_kernel[(s.programs,)](
+                h,
+                stats,
+                threshold,
+                offsets,
+                feature,
+                value,
+                rows,
+                features,
+                h.stride(0),
+                BLOCK_M=s.block_m,
+                BLOCK_D=s.block_d,
+                num_warps=s.num_warps,
+            )
+    return offsets, feature, value
+
+
 def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """offsets (N + 1,) int64, feature (nnz,) int32, value (nnz,) float32, statistics (4, N)."""
     rows, features = check_rows(h)
@@ -172,31 +206,7 @@ def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 BLOCK_D=s.block_d,
                 num_warps=s.num_warps,
             )
-    offsets = torch.empty(rows + 1, dtype=torch.int64, device=h.device)
-    offsets[:1].zero_()
-    torch.cumsum(count, 0, out=offsets[1:])
-
-    entries = int(offsets[-1])
-    feature = torch.empty(entries, dtype=torch.int32, device=h.device)
-    value = torch.empty(entries, dtype=torch.float32, device=h.device)
-    if entries:
-        s = launch_settings(h, heavy=True)
-        with device_guard(h):
-            _sparse_fill_kernel[(s.programs,)](
-                h,
-                stats,
-                threshold,
-                offsets,
-                feature,
-                value,
-                rows,
-                features,
-                h.stride(0),
-                BLOCK_M=s.block_m,
-                BLOCK_D=s.block_d,
-                num_warps=s.num_warps,
-            )
-    return offsets, feature, value, stats
+    return *fill_entries(h, stats, threshold, count), stats
 
 
 def sparse_bwd(

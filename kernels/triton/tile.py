@@ -20,7 +20,11 @@ def tile_rows(tile, M, BLOCK_M: tl.constexpr):
 def block_columns(start, row_ok, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Indices of the columns from ``start``, and which elements of the tile exist."""
     column = start + tl.arange(0, BLOCK_D)
-    return column, row_ok[:, None] & (column < D)[None, :]
+    if D % BLOCK_D == 0:
+        inside = tl.broadcast_to(row_ok[:, None], (row_ok.shape[0], BLOCK_D))
+    else:
+        inside = row_ok[:, None] & (column < D)[None, :]
+    return column, inside
 
 
 @triton.jit
@@ -34,6 +38,14 @@ def load_block(h_ptr, h_row, start, row_ok, D: tl.constexpr, BLOCK_D: tl.constex
     pointers = h_ptr + h_row[:, None] + column[None, :]
     h = tl.load(pointers, mask=inside, other=0.0, eviction_policy=EVICTION)
     return h.to(tl.float32), column, inside
+
+
+@triton.jit
+def zero_padding(values, column, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """``values`` of a tile with zeros in the columns that do not exist."""
+    if D % BLOCK_D != 0:
+        values = tl.where((column < D)[None, :], values, 0.0)
+    return values
 
 
 @triton.jit
@@ -64,9 +76,9 @@ def row_moments(
 
     centred_squares = tl.zeros((BLOCK_M,), tl.float32)
     for start in range(0, D, BLOCK_D):
-        h, _, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-        # Without the mask every padded lane would add mean^2.
-        centred = tl.where(inside, h - mean[:, None], 0.0)
+        h, column, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
+        # Otherwise every padded column would add mean^2.
+        centred = zero_padding(h - mean[:, None], column, D, BLOCK_D)
         centred_squares += tl.sum(centred * centred, axis=1)
     if D > 1:
         std = tl.sqrt_rn(centred_squares / (D - 1))
@@ -82,14 +94,35 @@ def active_threshold(mean, std, l2, eps):
 
 
 @triton.jit
+def load_members(mask_ptr, column, D: tl.constexpr):
+    """Which columns are in the mask; without one, all that exist."""
+    members = column < D
+    if mask_ptr is not None:
+        members = tl.load(mask_ptr + column, mask=members, other=0) != 0
+    return members
+
+
+@triton.jit
+def scored_features(h, threshold, members):
+    """Which elements of a tile are in L and among the columns ``members``.
+
+    None is in a row that does not exist: its h and its threshold are 0.
+    """
+    return (h > threshold[:, None]) & members[None, :]
+
+
+@triton.jit
 def reciprocal_norm(l2):
     """1 / n, and 0 for a zero row. A NaN stays."""
     return tl.where(l2 == 0, 0.0, 1.0 / l2)
 
 
 @triton.jit
-def sign(h):
-    return (h > 0).to(tl.float32) - (h < 0).to(tl.float32)
+def times_sign(value, h):
+    """value sign(h), by the sign bit of h: fewer instructions than two comparisons."""
+    sign_bit = h.to(tl.int32, bitcast=True) & -0x80000000
+    signed = (value.to(tl.int32, bitcast=True) ^ sign_bit).to(tl.float32, bitcast=True)
+    return tl.where(h == 0, 0.0, signed)
 
 
 @triton.jit

@@ -178,6 +178,7 @@ def check_active(h: Tensor, eps: float = EPS) -> None:
 
 def check_q_score(h: Tensor, mask: Tensor | None, eps: float = EPS) -> Tensor:
     q, saved = kernels.q_score_fwd(h, mask, eps)
+    torch.testing.assert_close(kernels.q_score(h, mask, eps), q, rtol=0, atol=0, equal_nan=True)
     dq = random_like(q)
     dh = kernels.q_score_bwd(dq, h, mask, q, saved)
     active = h.float() > saved[0].unsqueeze(1)
