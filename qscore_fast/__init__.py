@@ -29,11 +29,12 @@ if TYPE_CHECKING:
         q_score,
         q_score_loss,
         row_stats,
+        score_rows,
         sparse_activations,
     )
     from qscore_fast.images import Preprocess
     from qscore_fast.nn import QScoreLoss
-    from qscore_fast.reference import RowStats, SparseActivations
+    from qscore_fast.reference import RowScores, RowStats, SparseActivations
     from qscore_fast.scoring import ScoreRun, discover, score
 
 __version__ = "0.1.0"
@@ -49,11 +50,12 @@ _NAMES = {
         "q_score",
         "q_score_loss",
         "row_stats",
+        "score_rows",
         "sparse_activations",
     ),
     "images": ("Preprocess",),
     "nn": ("QScoreLoss",),
-    "reference": ("RowStats", "SparseActivations"),
+    "reference": ("RowScores", "RowStats", "SparseActivations"),
     "scoring": ("ScoreRun", "discover", "score"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -64,10 +66,12 @@ __all__ = [
     "sparse_activations",
     "activation_counts",
     "q_score",
+    "score_rows",
     "q_score_loss",
     "QScoreLoss",
     "RowStats",
     "SparseActivations",
+    "RowScores",
     "FeatureCensus",
     "DiscriminativeFeatures",
     "discriminative_features",

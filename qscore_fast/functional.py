@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from qscore_fast import backends, ops, reference
-from qscore_fast.reference import RowStats, SparseActivations
+from qscore_fast.reference import RowScores, RowStats, SparseActivations
 
 EPS = 4.0
 """The paper's threshold, in standard deviations of the row."""
@@ -54,7 +54,7 @@ def row_stats(h: Tensor) -> RowStats:
     _check(h)
     if backends.runs_reference(h.device.type):
         return reference.row_stats(h)
-    stats = ops.row_stats(h.reshape(-1, h.shape[-1])).reshape(4, *h.shape[:-1])
+    stats = ops.row_stats(_as_rows(h)).reshape(4, *h.shape[:-1])
     return RowStats(*stats.unbind(0))
 
 
@@ -75,7 +75,7 @@ def highly_active(h: Tensor, eps: float = EPS) -> Tensor:
     eps = _checked_eps(eps)
     if backends.runs_reference(h.device.type):
         return reference.highly_active(h, eps)
-    return ops.highly_active(h.detach().reshape(-1, h.shape[-1]), eps).reshape(h.shape)
+    return ops.highly_active(_as_rows(h.detach()), eps).reshape(h.shape)
 
 
 def sparse_activations(h: Tensor, eps: float = EPS) -> SparseActivations:
@@ -98,7 +98,7 @@ def sparse_activations(h: Tensor, eps: float = EPS) -> SparseActivations:
     """
     _check(h)
     eps = _checked_eps(eps)
-    h = h.reshape(-1, h.shape[-1])
+    h = _as_rows(h)
     if backends.runs_reference(h.device.type):
         return reference.sparse_activations(h, eps)
     offsets, feature, value, stats = ops.sparse_activations(h, eps)
@@ -120,7 +120,7 @@ def activation_counts(h: Tensor, eps: float = EPS) -> Tensor:
     """
     _check(h)
     eps = _checked_eps(eps)
-    h = h.detach().reshape(-1, h.shape[-1])
+    h = _as_rows(h.detach())
     if backends.runs_reference(h.device.type):
         return reference.activation_counts(h, eps)
     return ops.activation_counts(h, eps)
@@ -149,7 +149,45 @@ def q_score(h: Tensor, features: Features = None, eps: float | None = None) -> T
     mask, eps = _resolve(features, eps, h)
     if backends.runs_reference(h.device.type):
         return reference.q_score(h, mask, eps)
-    return ops.q_score(h.reshape(-1, h.shape[-1]), mask, eps).reshape(h.shape[:-1])
+    q = ops.q_score(_as_rows(h), mask, eps)
+    return q if h.ndim == 2 else q.reshape(h.shape[:-1])
+
+
+def score_rows(
+    h: Tensor, features: Features = None, eps: float | None = None, keep_eps: float = 2.0
+) -> RowScores:
+    """Everything that scoring needs, in one read of ``h``: scores, sparse activations, statistics, census.
+
+    Equal to ``q_score(h, features, eps)``, ``sparse_activations(h, keep_eps)`` and
+    ``activation_counts(h, eps)``, without gradients. The activations are kept from the smaller ``keep_eps``
+    on, so that Q under other features and any eps >= ``keep_eps`` follows from them later.
+
+    Args:
+        h: ``(..., r)``; leading dimensions are flattened to N rows.
+        features: as ``q_score``.
+        eps: as ``q_score``.
+        keep_eps: threshold of the activations that are returned, 0 <= ``keep_eps`` <= ``eps``.
+
+    Returns:
+        ``RowScores(q_score (N,), num_active (N,) int32, activations, counts (r,) int64)``. ``num_active``
+        is the number of features in L and D; ``counts`` is over L alone.
+
+    Raises:
+        TypeError, ValueError: as ``q_score``; ValueError also for a ``keep_eps`` above ``eps``.
+    """
+    _check(h)
+    mask, eps = _resolve(features, eps, h)
+    keep_eps = _checked_eps(keep_eps)
+    if keep_eps > eps:
+        raise ValueError(
+            f"keep_eps is {keep_eps} but the score is taken at eps {eps}; keep_eps must not be above it"
+        )
+    h = _as_rows(h.detach())
+    if backends.runs_reference(h.device.type):
+        return reference.score_rows(h, mask, eps, keep_eps)
+    offsets, feature, value, stats, q, num_active, counts = ops.score_rows(h, mask, eps, keep_eps)
+    activations = SparseActivations(offsets, feature, value, *stats.unbind(0))
+    return RowScores(q, num_active, activations, counts)
 
 
 def q_score_loss(
@@ -197,10 +235,15 @@ def q_score_loss(
             "q_score_loss(group=...) is not available in this version; leave group=None to take alpha "
             "and beta from the batch of this process"
         )
-    h = h.reshape(-1, h.shape[-1])
+    h = _as_rows(h)
     if backends.runs_reference(h.device.type):
         return reference.q_score_loss(h, mask, eps, lambda1, lambda2, reduction)
     return ops.q_score_loss(h, mask, eps, float(lambda1), float(lambda2), reduction == "mean")
+
+
+def _as_rows(h: Tensor) -> Tensor:
+    """``h`` as (N, r)."""
+    return h if h.ndim == 2 else h.reshape(-1, h.shape[-1])
 
 
 def _check(h: Tensor) -> None:

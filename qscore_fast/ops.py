@@ -20,10 +20,13 @@ _library = torch.library.Library("qscore_fast", "DEF")
 _SCHEMAS = (
     "row_stats_fwd(Tensor h) -> Tensor",
     "row_stats_bwd(Tensor dstats, Tensor h, Tensor stats) -> Tensor",
+    "q_score(Tensor h, Tensor? mask, float eps) -> Tensor",
     "q_score_fwd(Tensor h, Tensor? mask, float eps) -> (Tensor, Tensor)",
     "q_score_bwd(Tensor dq, Tensor h, Tensor? mask, Tensor q, Tensor saved) -> Tensor",
     "highly_active(Tensor h, float eps) -> Tensor",
     "activation_counts(Tensor h, float eps) -> Tensor",
+    "score_rows(Tensor h, Tensor? mask, float eps, float keep_eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "sparse_fwd(Tensor h, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
     "sparse_bwd(Tensor dvalue, Tensor dstats, Tensor h, Tensor offsets, Tensor feature, "
     "Tensor value, Tensor stats) -> Tensor",
@@ -65,6 +68,10 @@ def _row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     return _kernels(h).row_stats_bwd(_dense(dstats), _rows(h), _dense(stats))
 
 
+def _q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+    return _kernels(h).q_score(_rows(h), _dense(mask), eps)
+
+
 def _q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     return _kernels(h).q_score_fwd(_rows(h), _dense(mask), eps)
 
@@ -79,6 +86,10 @@ def _highly_active(h: Tensor, eps: float) -> Tensor:
 
 def _activation_counts(h: Tensor, eps: float) -> Tensor:
     return _kernels(h).activation_counts(_rows(h), eps)
+
+
+def _score_rows(h: Tensor, mask: Tensor | None, eps: float, keep_eps: float) -> tuple[Tensor, ...]:
+    return _kernels(h).score_rows(_rows(h), _dense(mask), eps, keep_eps)
 
 
 def _sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,6 +149,10 @@ def _row_stats_bwd_fake(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     return _fake_gradient(h)
 
 
+def _q_score_fake(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+    return _fake_rows(h)
+
+
 def _q_score_fwd_fake(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     return _fake_rows(h), _fake_rows(h, 3)
 
@@ -163,6 +178,17 @@ def _sparse_fwd_fake(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Ten
         h.new_empty(entries, dtype=torch.int32),
         h.new_empty(entries, dtype=accumulator(h)),
         _fake_rows(h, 4),
+    )
+
+
+def _score_rows_fake(
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float
+) -> tuple[Tensor, ...]:
+    return (
+        *_sparse_fwd_fake(h, keep_eps),
+        _fake_rows(h),
+        h.new_empty(h.shape[0], dtype=torch.int32),
+        _activation_counts_fake(h, eps),
     )
 
 
@@ -198,6 +224,7 @@ for _schema in _SCHEMAS:
 _ops = torch.ops.qscore_fast
 highly_active = _ops.highly_active.default
 activation_counts = _ops.activation_counts.default
+score_rows = _ops.score_rows.default
 
 
 # ---- gradients ----------------------------------------------------------------------------------
@@ -244,7 +271,7 @@ def q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
     """(N,): Q of the rows of ``h`` (N, r); ``mask`` is D, bool (r,), or None."""
     if _needs_gradient(h):
         return _QScore.apply(h, mask, eps)
-    return _ops.q_score_fwd.default(h, mask, eps)[0]
+    return _ops.q_score.default(h, mask, eps)
 
 
 class _SparseActivations(torch.autograd.Function):

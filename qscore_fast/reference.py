@@ -41,6 +41,15 @@ class SparseActivations(NamedTuple):
     l2: Tensor
 
 
+class RowScores(NamedTuple):
+    """All that scoring N rows needs to know about them."""
+
+    q_score: Tensor  # (N,) float32 or float64
+    num_active: Tensor  # (N,) int32: |L and D|
+    activations: SparseActivations
+    counts: Tensor  # (r,) int64: the rows with feature j in L
+
+
 def widen(h: Tensor) -> Tensor:
     """Return ``h`` as float64 if it is float64, otherwise as float32."""
     return h if h.dtype == torch.float64 else h.float()
@@ -98,6 +107,18 @@ def q_score(h: Tensor, mask: Tensor | None = None, eps: float = 4.0) -> Tensor:
     total = ((h - h.mean(-1, keepdim=True)) * active).sum(-1)
     q = total / (active.sum(-1).clamp(min=1) * torch.where(norm > 0, norm, 1))
     return q.masked_fill(norm.isinf(), torch.nan)
+
+
+def score_rows(
+    h: Tensor, mask: Tensor | None = None, eps: float = 4.0, keep_eps: float = 2.0
+) -> RowScores:
+    """Q, |L and D| and the census at ``eps``, and the entries of L at ``keep_eps``, of ``h`` (N, r)."""
+    h = h.detach()
+    active = highly_active(h, eps)
+    members = active if mask is None else active & mask
+    return RowScores(
+        q_score(h, mask, eps), members.sum(-1).int(), sparse_activations(h, keep_eps), active.sum(0)
+    )
 
 
 def column_norms(h: Tensor) -> Tensor:

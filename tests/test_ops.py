@@ -35,10 +35,12 @@ def arguments(name: str, h: Tensor) -> tuple[object, ...]:
     return {
         "row_stats_fwd": (h,),
         "row_stats_bwd": (stats, h, stats),
+        "q_score": (h, mask, 0.5),
         "q_score_fwd": (h, mask, 0.5),
         "q_score_bwd": (q, h, mask, q, saved),
         "highly_active": (h, 0.5),
         "activation_counts": (h, 0.5),
+        "score_rows": (h, mask, 0.75, 0.5),
         "sparse_fwd": (h, 0.5),
         "sparse_bwd": (value, stats, h, offsets, feature, value, stats),
         "q_score_loss_fwd": (h, mask, 0.5, 0.3, 0.2, True),
