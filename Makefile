@@ -17,7 +17,8 @@ test: $(STAMP)
 	$(BIN)/coverage report
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.bench_kernels
+	$(BIN)/python -m pytest -q benchmarks/micro --benchmark-max-time=0.1 --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m benchmarks.run --device cpu
 
 # On a machine with a GPU, from the source tree alone: needs torch, triton and pytest, installs nothing.
 gpu:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import qscore_fast as qf
-from benchmarks import tables
+from benchmarks import publish, results
 from qscore_fast.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
@@ -45,5 +45,7 @@ def test_linked_files_exist() -> None:
     assert [target for target in local if not (ROOT / target).exists()] == []
 
 
-def test_the_table_is_what_the_results_say() -> None:
-    assert tables.updated(README) == README
+def test_the_figures_are_what_the_results_say() -> None:
+    assert "<!-- kernels: begin -->" in README
+    for text in (README, (ROOT / "docs" / "performance.md").read_text()):
+        assert publish.filled(text, results.newest()) == text

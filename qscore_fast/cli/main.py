@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -128,6 +129,24 @@ def _demo(options: Namespace) -> None:
     _print(content, lines, options.json)
 
 
+def _bench(options: Namespace) -> None:
+    from pathlib import Path
+
+    # What PyTorch is measured with is its own way of waiting, not the one that suits scoring.
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    from qscore_fast.benchmarks import results, run, suite
+
+    found = suite.run_suite(
+        options.device, tuple(options.dtypes), options.quick, options.threads, say=say
+    )
+    path = results.write(found, Path(options.out))
+    _print(
+        {**found, "file": str(path)}, [*run.report(found), "", f"written     {path}"], options.json
+    )
+    if wrong := run.wrong(found):
+        raise QScoreError(f"{len(wrong)} results are wrong, please report it: {'; '.join(wrong)}")
+
+
 def _info(options: Namespace) -> None:
     import platform
     from dataclasses import asdict
@@ -152,4 +171,10 @@ def _print(content: dict[str, Any], lines: list[str], as_json: bool) -> None:
     sys.stdout.flush()
 
 
-_COMMANDS = {"score": _score, "discover": _discover, "demo": _demo, "info": _info}
+_COMMANDS = {
+    "score": _score,
+    "discover": _discover,
+    "demo": _demo,
+    "bench": _bench,
+    "info": _info,
+}

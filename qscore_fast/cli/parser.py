@@ -34,6 +34,7 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 130 stopp
         "discover", _discover(), help="discover features again in a finished run"
     )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
+    commands.add_subcommand("bench", _bench(), help="measure the kernels on this machine")
     commands.add_subcommand("info", _info(), help="show versions and which kernels are in use")
     return parser
 
@@ -151,6 +152,38 @@ Takes about a minute; a second run, seconds.""",
         "example:\n  qscore demo --out /tmp/qscore-demo",
     )
     parser.add_argument("--out", type=str, default="qscore-demo", help="the folder to write to")
+    return _add_json(parser)
+
+
+def _bench() -> ArgumentParser:
+    parser = _parser(
+        """\
+Measure the kernels on this machine against plain PyTorch, torch.compile, NumPy, and the limit: the time
+of merely moving the matrices, taken in the same run. Every result is first checked against the
+equations in float64; a wrong one has no time.
+
+In full it takes about ten minutes and 8 GiB of memory; --quick under one minute and 2 GiB.""",
+        """\
+examples:
+  qscore bench --quick
+  qscore bench --device cpu --threads 8 --dtypes float32
+  qscore bench --out results --json
+
+written to OUT:
+  DEVICE/kernels-DATE.json   device, versions, and the seconds, GB/s and peak memory of every case""",
+    )
+    add = parser.add_argument
+    add("--device", type=str | None, help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add(
+        "--dtypes",
+        type=Literal["float32", "bfloat16", "float16"],
+        nargs="+",
+        default=["float32", "bfloat16", "float16"],
+        help="dtypes of h to measure",
+    )
+    add("--threads", type=int | None, help="threads of the CPU (default: PyTorch's number)")
+    add("--quick", action="store_true", help="smaller matrices, fewer cases and comparators")
+    add("--out", type=str, default="qscore-bench", help="the folder of the results")
     return _add_json(parser)
 
 

@@ -1,0 +1,1 @@
+"""pytest-benchmark over the registry, for batches where the call weighs more than the memory."""
