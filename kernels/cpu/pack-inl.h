@@ -142,11 +142,13 @@ inline Pack<T> load_tail(const T* row, const Layout<T>& layout) {
 // memory is then busy during both.
 enum class Ahead { kNone, kAll, kEven, kOdd };
 
-template <Ahead kAhead>
-inline void prefetch_line(const char* ahead, int64_t byte) {
-  if (kAhead == Ahead::kNone || byte % kLineBytes != 0) return;
-  const bool odd = byte / kLineBytes % 2;
-  if (kAhead == Ahead::kAll || odd == (kAhead == Ahead::kOdd)) prefetch(ahead + byte);
+// Asks for the line where pack s + u begins, u of the kStep packs that are taken at a time.
+template <Ahead kAhead, int kStep>
+inline void prefetch_line(const char* ahead, int64_t s, int u) {
+  if (kAhead == Ahead::kNone || u * kVectorBytes % kLineBytes != 0) return;
+  const bool whole = kStep * kVectorBytes % (2 * kLineBytes) == 0;  // then the line's number is known from u
+  const bool odd = ((whole ? 0 : s * kVectorBytes / kLineBytes) + u * kVectorBytes / kLineBytes) % 2;
+  if (kAhead == Ahead::kAll || odd == (kAhead == Ahead::kOdd)) prefetch(ahead + (s + u) * kVectorBytes);
 }
 
 // Calls body(pack, index, accumulator, lanes) for the packs [begin, end) and, after the last whole one,
@@ -159,13 +161,20 @@ inline QSCORE_INLINE void for_packs(const T* row, const Layout<T>& layout, int64
   for (; s + U <= end; s += U) {
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
-      prefetch_line<kAhead>(ahead + s * kVectorBytes, u * kVectorBytes);
+      prefetch_line<kAhead, U>(ahead, s, u);
       body(load_pack(row + (s + u) * kPack<T>), s + u, u, AllLanes<T>());
     }
   }
-  for (; s < end; ++s) body(load_pack(row + s * kPack<T>), s, 0, AllLanes<T>());
-  if (layout.tail && end == layout.full)
+#pragma GCC unroll 4
+  for (int u = 0; u < U - 1; ++u) {
+    if (s + u >= end) break;
+    prefetch_line<kAhead, U>(ahead, s, u);
+    body(load_pack(row + (s + u) * kPack<T>), s + u, u, AllLanes<T>());
+  }
+  if (layout.tail && end == layout.full) {
+    if (kAhead == Ahead::kAll || kAhead == Ahead::kEven) prefetch(ahead + end * kVectorBytes);
     body(load_tail(row, layout), layout.full, U - 1, TailLanes<T>{layout});
+  }
 }
 
 constexpr int kAccumulators = 4;
