@@ -97,7 +97,10 @@ def _quick() -> list[Case]:
 
 
 def plan(device_type: str, quick: bool, dtypes: tuple[str, ...]) -> list[Case]:
-    """The cases of a run on "cpu" or "cuda", those of ``dtypes`` only."""
+    """The cases of a run on "cpu" or "cuda", those of ``dtypes`` only.
+
+    Cases whose allocator keeps freed memory come last: once told to, glibc no longer adapts by itself.
+    """
     cases = _quick() if quick else _gpu() if device_type == "cuda" else _cpu()
     unique = dict.fromkeys(case for case in cases if case.dtype in dtypes)
-    return list(unique)
+    return sorted(unique, key=lambda case: case.keep_freed)

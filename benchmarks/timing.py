@@ -15,6 +15,7 @@ from .memory import PeakMemory
 Call = Callable[[], object]
 
 MINIMUM_ROUNDS = 3
+WARM_ROUNDS = 2  # until caches, allocator and threads are as they will be
 SAMPLE_SECONDS = 1e-3  # a CPU sample repeats shorter calls until it lasts about this long
 SLOW_SECONDS = 1.0  # the first call of a slower implementation is a sample, not a warm-up
 SHORT_SECONDS = 0.1  # of a first call; a longer one is never repeated in a sample
@@ -75,6 +76,10 @@ def interleaved(
         samples[name] = [first] if first > SLOW_SECONDS else []
         repeats[name] = 1 if clock.gpu or first > SHORT_SECONDS else _repeats(clock.seconds(call))
     names = list(calls)
+    for _ in range(WARM_ROUNDS):
+        for name in names:
+            if not samples[name]:
+                calls[name]()
     for i in range(rounds):
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:

@@ -33,7 +33,7 @@ def test_the_loss_module() -> None:
 def test_commands_parse() -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("qscore ")]
-    assert {command[1] for command in commands} == {"score", "discover", "info"}
+    assert {command[1] for command in commands} == {"score", "discover", "info", "bench"}
     for command in commands:
         build_parser().parse_args(command[1:])
 

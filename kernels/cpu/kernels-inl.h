@@ -159,11 +159,14 @@ void q_score_backward(const QScoreBackward& a, int64_t begin, int64_t end) {
 
 template <class T>
 void highly_active(const HighlyActive& a, int64_t begin, int64_t end) {
+  using A = Acc<T>;
   const int64_t r = a.h.features;
-  for_rows<false, Ahead::kAll>(a.h, Layout<T>(r), begin, end, [&](int64_t i, const T* row, const auto& m) {
+  const Rows<T> rows(a.h);
+  for_rows<false, Ahead::kEven>(a.h, Layout<T>(r), begin, end, [&](int64_t i, const T* row, const auto& m) {
     uint8_t* active = a.active + i * r;
     memset(active, 0, static_cast<size_t>(r));
-    for_active_vectors(row, r, threshold_of(m, a.eps), [&](int64_t first, Vec<T>, uint64_t bits) {
+    const A threshold = threshold_of(m, a.eps);
+    for_vectors_above(row, r, threshold, rows.ahead(i), [&](int64_t first, Vec<T>, uint64_t bits) {
       for (; bits; bits &= bits - 1) active[first + __builtin_ctzll(bits)] = 1;
     });
   });
@@ -203,7 +206,7 @@ void activation_counts(const ActivationCounts& a, int64_t begin, int64_t end, in
 // Room for one more row at the end of the entries, twice over; false when there is no memory.
 template <class T>
 inline bool reserve(Entries* e, int64_t r) {
-  const int64_t needed = e->size + 2 * (r + kLanes<T>);
+  const int64_t needed = e->size + 2 * r + 3 * kLanes<T>;
   if (needed <= e->capacity) return true;
   const int64_t capacity = 2 * needed;
   void* feature = realloc(e->feature, static_cast<size_t>(capacity) * sizeof(int32_t));
@@ -221,18 +224,20 @@ template <class T, class F>
 inline void append_rows(const SparseForward& a, int64_t begin, int64_t end, Entries* e, F f) {
   using A = Acc<T>;
   const int64_t r = a.h.features;
-  for_rows<true, Ahead::kAll>(
-      a.h, Layout<T>(r), begin, end, [&](int64_t i, const T* row, const Moments<A>& m) {
-        store_moments(a.stats, a.h.rows, i, m);
-        if (!reserve<T>(e, r)) return;
-        int32_t* feature = e->feature + e->size;
-        A* value = static_cast<A*>(e->value) + e->size;
-        const int64_t n = collect_active(row, r, threshold_of(m, a.eps), feature, value);
-        f(i, m, feature, value, n);
-        for (int64_t k = 0; k < n; ++k) value[k] = (value[k] - m.mean) / m.l2;
-        a.row_counts[i] = n;
-        e->size += n;
-      });
+  const Rows<T> rows(a.h);
+  const auto append = [&](int64_t i, const T* row, const Moments<A>& m) {
+    store_moments(a.stats, a.h.rows, i, m);
+    if (!reserve<T>(e, r)) return;
+    int32_t* feature = e->feature + e->size;
+    A* value = static_cast<A*>(e->value) + e->size;
+    const int64_t n = collect_active(row, r, threshold_of(m, a.eps), rows.ahead(i), feature, value);
+    f(i, m, feature, value, n);
+    const A inverse = A(1) / m.l2;
+    for (int64_t k = 0; k < n; ++k) value[k] = (value[k] - m.mean) * inverse;
+    a.row_counts[i] = n;
+    e->size += n;
+  };
+  for_rows<true, Ahead::kEven>(a.h, Layout<T>(r), begin, end, append);
 }
 
 template <class T>
@@ -245,19 +250,21 @@ template <class T>
 void score_rows(const ScoreRows& a, int64_t begin, int64_t end, Entries* e, int64_t* counts) {
   using A = Acc<T>;
   const auto score = [&](int64_t i, const Moments<A>& m, int32_t* feature, A* value, int64_t n) {
-    const int64_t active = select_above(threshold_of(m, a.eps), feature, value, n);
+    int64_t active = select_above(threshold_of(m, a.eps), feature, value, n);
     feature += n;
     value += n;
-    double total = 0;
-    int32_t count = 0;
     for (int64_t k = 0; k < active; ++k) ++counts[feature[k]];
-    for (int64_t k = 0; k < active; ++k) {
-      const bool hit = !a.mask || a.mask[feature[k]];
-      count += hit;
-      total += hit ? static_cast<double>(value[k] - m.mean) : 0.0;
+    if (a.mask) {
+      int64_t members = 0;
+      for (int64_t k = 0; k < active; ++k) {
+        value[members] = value[k];
+        members += a.mask[feature[k]] != 0;
+      }
+      active = members;
     }
-    static_cast<A*>(a.q)[i] = score_of(total, count, m);
-    a.num_active[i] = count;
+    const double total = sum_distances(value, active, m.mean);
+    static_cast<A*>(a.q)[i] = score_of(total, static_cast<double>(active), m);
+    a.num_active[i] = static_cast<int32_t>(active);
   };
   append_rows<T>(a.sparse, begin, end, e, score);
 }

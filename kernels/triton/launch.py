@@ -41,7 +41,7 @@ def _capability(device: torch.device) -> Capability:
         arch=p.gcnArchName.split(":")[0] if torch.version.hip else f"sm_{p.major}{p.minor}",
         multiprocessors=p.multi_processor_count,
         warp_size=p.warp_size,
-        registers=p.regs_per_multiprocessor,
+        registers=getattr(p, "regs_per_multiprocessor", 65536),  # not known to every ROCm build
         shared_bytes=p.shared_memory_per_multiprocessor,
     )
 
