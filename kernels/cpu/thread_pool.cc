@@ -32,58 +32,73 @@ bool soon(Condition condition) {
   return false;
 }
 
+// Whoever is free takes the next task, the caller too: it never waits for a thread that is still waking up,
+// or whose processor is busy with somebody else's work, but only for tasks that are being done.
 class ThreadPool {
  public:
   void run(int count, void (*task)(void*, int), void* context) {
     const std::unique_lock<std::mutex> owner(running_, std::try_to_lock);
-    int shared = 1;
-    if (owner.owns_lock()) {
-      shared = grow(count);
-      const std::lock_guard<std::mutex> lock(mutex_);
-      task_ = task;
-      context_ = context;
-      shared_ = shared;
-      pending_ = shared - 1;
-      ++generation_;
-      if (shared > 1 && asleep_) start_.notify_all();
+    if (!owner.owns_lock()) {
+      for (int i = 0; i < count; ++i) task(context, i);
+      return;
     }
-    task(context, 0);
-    for (int i = shared; i < count; ++i) task(context, i);
-    if (shared > 1 && !soon([this] { return pending_ == 0; })) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      done_.wait(lock, [this] { return pending_ == 0; });
-    }
+    grow(count - 1);
+    std::unique_lock<std::mutex> lock(mutex_);
+    task_ = task;
+    context_ = context;
+    count_ = count;
+    next_ = 0;
+    ++generation_;
+    if (asleep_) start_.notify_all();
+    work_off(lock, nullptr);
+    lock.unlock();
+    if (soon([this] { return busy_ == 0; })) return;
+    lock.lock();
+    done_.wait(lock, [this] { return busy_ == 0; });
   }
 
  private:
-  // Returns how many tasks can run side by side, the caller's included: fewer where no thread can be had.
-  int grow(int count) {
-    while (threads_ + 1 < count) {
+  // Fewer threads where no more can be had.
+  void grow(int wanted) {
+    while (threads_ < wanted) {
       try {
-        std::thread(&ThreadPool::work, this, threads_ + 1, generation_.load()).detach();
+        std::thread(&ThreadPool::serve, this).detach();
       } catch (...) {
-        break;
+        return;
       }
       ++threads_;
     }
-    return threads_ + 1 < count ? threads_ + 1 : count;
   }
 
-  void work(int index, unsigned long seen) {
+  void serve() {
+    unsigned long seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      soon([&] { return generation_ != seen; });
-      std::unique_lock<std::mutex> lock(mutex_);
-      ++asleep_;
-      start_.wait(lock, [&] { return generation_ != seen; });
-      --asleep_;
+      if (generation_ == seen) {
+        lock.unlock();
+        soon([&] { return generation_ != seen; });
+        lock.lock();
+        ++asleep_;
+        start_.wait(lock, [&] { return generation_ != seen; });
+        --asleep_;
+      }
       seen = generation_;
-      if (index >= shared_) continue;
+      work_off(lock, &busy_);
+      if (busy_ == 0) done_.notify_one();
+    }
+  }
+
+  // Does tasks until none is left; `lock` is held except during a task.
+  void work_off(std::unique_lock<std::mutex>& lock, std::atomic<int>* busy) {
+    while (next_ < count_) {
+      const int index = next_++;
       const auto task = task_;
       void* const context = context_;
+      if (busy) ++*busy;
       lock.unlock();
       task(context, index);
       lock.lock();
-      if (--pending_ == 0) done_.notify_one();
+      if (busy) --*busy;
     }
   }
 
@@ -91,10 +106,10 @@ class ThreadPool {
   std::mutex mutex_;    // guards what follows; the two counters may be read without it
   std::condition_variable start_, done_;
   std::atomic<unsigned long> generation_{0};
-  std::atomic<int> pending_{0};
+  std::atomic<int> busy_{0};  // threads with a task, without the caller's
   void (*task_)(void*, int) = nullptr;
   void* context_ = nullptr;
-  int shared_ = 0;
+  int count_ = 0, next_ = 0;
   int asleep_ = 0;
   int threads_ = 0;  // only touched under running_
 };
