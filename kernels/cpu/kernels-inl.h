@@ -203,10 +203,10 @@ void activation_counts(const ActivationCounts& a, int64_t begin, int64_t end, in
 
 // ---- sparse activations, and everything at once ---------------------------------------------------
 
-// Room for one more row at the end of the entries, twice over; false when there is no memory.
+// Room for one more row at the end of the entries, and a vector; false when there is no memory.
 template <class T>
 inline bool reserve(Entries* e, int64_t r) {
-  const int64_t needed = e->size + 2 * r + 3 * kLanes<T>;
+  const int64_t needed = e->size + r + kLanes<T>;
   if (needed <= e->capacity) return true;
   const int64_t capacity = 2 * needed;
   void* feature = realloc(e->feature, static_cast<size_t>(capacity) * sizeof(int32_t));
@@ -218,8 +218,7 @@ inline bool reserve(Entries* e, int64_t r) {
   return !e->failed;
 }
 
-// Calls f(i, moments, feature, value, n) for the n entries of each row while they still hold h. There is
-// room for as many again behind them.
+// Calls f(i, moments, feature, value, n) for the n entries of each row while they still hold h.
 template <class T, class F>
 inline void append_rows(const SparseForward& a, int64_t begin, int64_t end, Entries* e, F f) {
   using A = Acc<T>;
@@ -232,8 +231,7 @@ inline void append_rows(const SparseForward& a, int64_t begin, int64_t end, Entr
     A* value = static_cast<A*>(e->value) + e->size;
     const int64_t n = collect_active(row, r, threshold_of(m, a.eps), rows.ahead(i), feature, value);
     f(i, m, feature, value, n);
-    const A inverse = A(1) / m.l2;
-    for (int64_t k = 0; k < n; ++k) value[k] = (value[k] - m.mean) * inverse;
+    normalise(value, n, m.mean, A(1) / m.l2);
     a.row_counts[i] = n;
     e->size += n;
   };
@@ -249,22 +247,12 @@ void sparse_forward(const SparseForward& a, int64_t begin, int64_t end, Entries*
 template <class T>
 void score_rows(const ScoreRows& a, int64_t begin, int64_t end, Entries* e, int64_t* counts) {
   using A = Acc<T>;
-  const auto score = [&](int64_t i, const Moments<A>& m, int32_t* feature, A* value, int64_t n) {
-    int64_t active = select_above(threshold_of(m, a.eps), feature, value, n);
-    feature += n;
-    value += n;
-    for (int64_t k = 0; k < active; ++k) ++counts[feature[k]];
-    if (a.mask) {
-      int64_t members = 0;
-      for (int64_t k = 0; k < active; ++k) {
-        value[members] = value[k];
-        members += a.mask[feature[k]] != 0;
-      }
-      active = members;
-    }
-    const double total = sum_distances(value, active, m.mean);
-    static_cast<A*>(a.q)[i] = score_of(total, static_cast<double>(active), m);
-    a.num_active[i] = static_cast<int32_t>(active);
+  ColumnCounter counter(counts);
+  const auto score = [&](int64_t i, const Moments<A>& m, const int32_t* feature, A* value, int64_t n) {
+    const EntryHits hits =
+        find_entry_hits(feature, value, n, m.mean, threshold_of(m, a.eps), a.mask, counter);
+    static_cast<A*>(a.q)[i] = score_of(hits.total, static_cast<double>(hits.count), m);
+    a.num_active[i] = static_cast<int32_t>(hits.count);
   };
   append_rows<T>(a.sparse, begin, end, e, score);
 }

@@ -53,6 +53,8 @@ inline I64 count_where(__mmask8 m, I64 count) {
 }
 inline uint64_t bits_of(__mmask16 m) { return m; }
 inline uint64_t bits_of(__mmask8 m) { return m; }
+inline void clear_lane(__mmask16& m, int lane) { m = static_cast<__mmask16>(m & ~(1u << lane)); }
+inline void clear_lane(__mmask8& m, int lane) { m = static_cast<__mmask8>(m & ~(1u << lane)); }
 inline void set_lane(__mmask16& m, int lane) { m = static_cast<__mmask16>(m | 1u << lane); }
 inline void set_lane(__mmask8& m, int lane) { m = static_cast<__mmask8>(m | 1u << lane); }
 #else
@@ -95,6 +97,10 @@ inline uint64_t bits_of(I64 m) {
 template <class M>
 inline void set_lane(M& m, int lane) {
   m[lane] = -1;
+}
+template <class M>
+inline void clear_lane(M& m, int lane) {
+  m[lane] = 0;
 }
 #endif
 template <class T>

@@ -99,37 +99,80 @@ inline int64_t collect_active(const T* row, int64_t r, Acc<T> threshold, const c
   return n;
 }
 
-// Writes those of n entries that are above the threshold behind the n, and returns how many there are.
+// Replaces n values h by (h - mean) * inverse; a vector behind them may be written.
 template <class A>
-inline int64_t select_above(A threshold, int32_t* feature, A* value, int64_t n) {
-  constexpr int64_t L = kLanes<A>;
-  const auto t = broadcast(threshold);
-  int64_t m = n;
-  for (int64_t k = 0; k < n; k += L) {
-    const auto v = load(value + k);
-    const uint64_t there = n - k < L ? (uint64_t{1} << (n - k)) - 1 : ~uint64_t{0};
-    const uint64_t bits = bits_of(greater(v, t)) & there;
-    const auto j = load_features<Count<A>>(feature + k);
-    compress(feature + m, j, bits);
-    m += compress(value + m, v, bits);
-  }
-  return m - n;
+inline void normalise(A* value, int64_t n, A mean, A inverse) {
+  const auto m = broadcast(mean), scale = broadcast(inverse);
+  for (int64_t k = 0; k < n; k += kLanes<A>) store(value + k, (load(value + k) - m) * scale);
 }
 
-// The sum of n distances from the mean; a vector behind the n values is written.
-template <class A>
-inline double sum_distances(A* value, int64_t n, A mean) {
-  constexpr int64_t kBlock = 64 * kLanes<A>;
-  const auto m = broadcast(mean);
-  store(value + n, m);
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    auto sum = m - m;
-    const int64_t end = begin + kBlock < n ? begin + kBlock : n;
-    for (int64_t k = begin; k < end; k += kLanes<A>) sum += load(value + k) - m;
-    total += sum_lanes(sum);
+// Counts columns, many at a time: a loop over the few of one row would end with a misprediction.
+class ColumnCounter {
+ public:
+  explicit ColumnCounter(int64_t* counts) : counts_(counts) {}
+  ~ColumnCounter() { flush(); }
+  ColumnCounter(const ColumnCounter&) = delete;
+  ColumnCounter& operator=(const ColumnCounter&) = delete;
+
+  // The columns of the lanes in `bits`, of which there are n.
+  template <class I>
+  void add(I columns, uint64_t bits, int n) {
+    compress(pending_ + size_, columns, bits);
+    size_ += n;
+    if (size_ > kCapacity) flush();
   }
-  return total;
+
+ private:
+  static constexpr int kCapacity = 1024;
+
+  void flush() {
+    for (int k = 0; k < size_; ++k) ++counts_[pending_[k]];
+    size_ = 0;
+  }
+
+  int64_t* counts_;
+  int size_ = 0;
+  int32_t pending_[kCapacity + 2 * kVectorBytes];
+};
+
+// The sum of the distances from the mean, and the number, of those of n entries that are above the threshold
+// and in D: a row of `mask`, or all where that is null. Their columns are counted, in D or not. A vector
+// behind the values is written.
+struct EntryHits {
+  double total = 0;
+  int64_t count = 0;
+};
+
+template <class A>
+inline EntryHits find_entry_hits(const int32_t* feature, A* value, int64_t n, A mean, A threshold,
+                                 const uint8_t* mask, ColumnCounter& counter) {
+  constexpr int64_t L = kLanes<A>, kBlock = 64 * L;
+  const auto t = broadcast(threshold), m = broadcast(mean);
+  store(value + n, broadcast(-static_cast<A>(INFINITY)));
+  EntryHits hits;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = begin + kBlock < n ? begin + kBlock : n;
+    auto sum = m - m;
+    for (int64_t k = begin; k < end; k += L) {
+      const auto v = load(value + k);
+      auto active = greater(v, t);
+      const uint64_t bits = bits_of(active);
+      const int found = __builtin_popcountll(bits);
+      counter.add(load_features<Count<A>>(feature + k), bits, found);
+      hits.count += found;
+      if (mask) {
+        for (uint64_t rest = bits; rest; rest &= rest - 1) {
+          const int lane = __builtin_ctzll(rest);
+          if (mask[feature[k + lane]]) continue;
+          clear_lane(active, lane);
+          --hits.count;
+        }
+      }
+      sum = add_where(active, sum, v - m);
+    }
+    hits.total += sum_lanes(sum);
+  }
+  return hits;
 }
 
 // ---- gradients ------------------------------------------------------------------------------------
