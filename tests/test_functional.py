@@ -130,7 +130,7 @@ def test_no_rows(backend: str, device: torch.device) -> None:
     assert h.grad.shape == h.shape
 
 
-def test_float64_on_the_cpu() -> None:
+def test_native_float64() -> None:
     h = features(20, 300).double().requires_grad_()
     with qf.use_backend("native"):
         q = qf.q_score(h, half_of(300), 2.0)
@@ -142,7 +142,7 @@ def test_float64_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("name", ["q_score", "row_stats", "loss"])
-def test_gradcheck(name: str) -> None:
+def test_native_gradcheck(name: str) -> None:
     """Finite differences in float64; at eps = 1.5 no entry of these rows is near the threshold."""
     torch.manual_seed(3)
     h = (torch.randn(4, 40, dtype=torch.float64) + 3).requires_grad_()
