@@ -43,7 +43,10 @@ def main() -> int:
         (result,) = (found for found in newest() if found["environment"]["device"] == name)
         print("\n".join(["", tables.heading(result), *tables.terminal(tables.short(result), 3)]))
     if tests:
-        print("make gpu: tests failed, see above; a case with a wrong result has no time", file=sys.stderr)
+        print(
+            "make gpu: tests failed, see above; a case with a wrong result has no time",
+            file=sys.stderr,
+        )
     return tests or code
 
 
