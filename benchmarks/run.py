@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None, seconds: float = FULL_SECONDS) -> i
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--threads", type=int, help="threads of the CPU")
-    parser.add_argument("--quick", action="store_true", help="under a minute; not published")
+    parser.add_argument("--quick", action="store_true", help="about a minute; not published")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     try:

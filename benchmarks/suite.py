@@ -38,7 +38,7 @@ def run_suite(
     Args:
         device: "cpu", "cuda" or "cuda:1"; None for the GPU if there is one.
         dtypes: of "float32", "bfloat16" and "float16".
-        quick: smaller matrices and fewer cases: under a minute on two cores.
+        quick: smaller matrices and fewer cases: about a minute on two cores.
         threads: of the CPU; None for PyTorch's own number.
         seconds: the time from which ``torch.compile``, eager and NumPy are left out.
         say: hears what is being measured, a line at a time.
