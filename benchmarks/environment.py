@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .implementations import compile_mode
-from .limits import limit_source, native_core
+from .limits import limit_source
 
 ROOT = Path(__file__).resolve().parents[1]
 """The source tree, or where there is none, the folder of the installed package."""
@@ -75,10 +75,7 @@ def _last_level_cache(device: torch.device) -> str | None:
 
 
 def _compiler() -> str | None:
-    """Of the native module if it says so, otherwise the machine's own."""
-    native = getattr(native_core(), "_native", None)
-    if known := getattr(native, "compiler", None):
-        return str(known() if callable(known) else known)
+    """The machine's own; an installed wheel may have been built by another."""
     line = _output("c++", "--version").partition("\n")[0]
     return f"{line} (of this machine)" if line else None
 

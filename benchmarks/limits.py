@@ -25,18 +25,13 @@ def native_core() -> ModuleType | None:
     return cpu
 
 
-def _streams() -> ModuleType | None:
-    core = native_core()
-    return core if core is not None and hasattr(core._native, "stream_copy") else None
-
-
 def limit_calls(h: Tensor, with_copy: bool) -> dict[str, Call]:
     """``read``, and ``copy`` where asked for or needed, of the matrix ``h``.
 
     The copy goes into memory that is mapped already, so it pays for no page fault; an operation that
     allocates its result may have to.
     """
-    streams = _streams() if h.device.type == "cpu" else None
+    streams = native_core() if h.device.type == "cpu" else None
     calls: dict[str, Call] = {"read": lambda: streams.stream_read(h) if streams else h.sum()}
     if with_copy or h.device.type == "cuda":
         out = torch.zeros_like(h, memory_format=torch.contiguous_format)
@@ -48,7 +43,7 @@ def limit_source(device: torch.device) -> str:
     """What the limit was measured with, for the record."""
     if device.type == "cuda":
         return "torch copy"
-    return "native stream" if _streams() else "torch sum and copy"
+    return "native stream" if native_core() else "torch sum and copy"
 
 
 def floor(reads: int, writes: int, seconds: Mapping[str, float], device: torch.device) -> float:

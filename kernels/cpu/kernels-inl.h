@@ -104,7 +104,7 @@ inline void score_groups(const QScoreForward& a, const Layout<T>& layout, int64_
     } else {
       hits.total[0] = hits.count[0] = 0;
       for (int64_t s = 0; s < layout.full; s += kBlockPacks<T>) {
-        const int64_t last = s + kBlockPacks<T> < layout.full ? s + kBlockPacks<T> : layout.full;
+        const int64_t last = block_end(layout, s);
         find_hits<kMask, kColumns>(rows[i], layout, s, last, group[0], threshold[0], mask, columns,
                                    rows.ahead(i), lanes, 0);
         hits.total[0] += sum_lanes(lanes.total[0]);
@@ -324,7 +324,7 @@ inline double weighted_norm(const T* row, const Layout<T>& layout, const Acc<T>*
   double total = 0;
   int64_t s = 0;
   do {
-    const int64_t end = s + kBlockPacks<T> < layout.full ? s + kBlockPacks<T> : layout.full;
+    const int64_t end = block_end(layout, s);
     Vec<T> sums[kAccumulators] = {};
     for_packs<Ahead::kAll>(
         row, layout, s, end, ahead, [&](Pack<T> x, int64_t index, int u, auto lanes) QSCORE_INLINE {

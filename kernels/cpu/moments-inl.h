@@ -12,6 +12,10 @@ using namespace qscore;
 // Sums run in the accumulator over so many packs, and from there in double: the error does not grow with r.
 template <class T>
 constexpr int64_t kBlockPacks = 512 / kParts<T>;
+template <class T>
+inline int64_t block_end(const Layout<T>& layout, int64_t begin) {
+  return begin + kBlockPacks<T> < layout.full ? begin + kBlockPacks<T> : layout.full;
+}
 
 // Short rows are taken in groups: what ends one row's sums (a chain of shuffles, divisions and roots) then
 // runs beside the sums of the next, and does not hold up its own second pass.
@@ -93,7 +97,7 @@ inline void sum_blocks(const T* row, const Layout<T>& layout, Acc<T> shift, cons
   total.first[0] = total.second[0] = total.absolute[0] = 0;
   int64_t s = 0;
   do {
-    const int64_t end = s + kBlockPacks<T> < layout.full ? s + kBlockPacks<T> : layout.full;
+    const int64_t end = block_end(layout, s);
     sum_packs<kL1, kAhead>(row, layout, s, end, shift, ahead, block, 0);
     total.first[0] += sum_lanes(block.first[0]);
     total.second[0] += sum_lanes(block.second[0]);

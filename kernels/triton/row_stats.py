@@ -20,7 +20,7 @@ from .tile import (
     load_field,
     reciprocal_norm,
     row_moments,
-    store_field,
+    store_moments,
     tile_rows,
     times_sign,
 )
@@ -38,10 +38,7 @@ def _row_stats_fwd_kernel(
 ):
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
     mean, std, l1, l2 = row_moments(h_ptr, row * h_row_stride, row_ok, D, BLOCK_M, BLOCK_D)
-    store_field(stats_ptr, 0, mean, row, row_ok, M)
-    store_field(stats_ptr, 1, std, row, row_ok, M)
-    store_field(stats_ptr, 2, l1, row, row_ok, M)
-    store_field(stats_ptr, 3, l2, row, row_ok, M)
+    store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M)
 
 
 @triton.jit

@@ -23,7 +23,7 @@ from .tile import (
     load_block,
     row_moments,
     scored_features,
-    store_field,
+    store_moments,
     tile_rows,
 )
 
@@ -71,10 +71,7 @@ def _score_rows_kernel(
         q, num_active = row_scores(
             h_ptr, h_row, row_ok, mask_ptr, mean, l2, threshold, D, BLOCK_M, BLOCK_D
         )
-        store_field(stats_ptr, 0, mean, row, row_ok, M)
-        store_field(stats_ptr, 1, std, row, row_ok, M)
-        store_field(stats_ptr, 2, l1, row, row_ok, M)
-        store_field(stats_ptr, 3, l2, row, row_ok, M)
+        store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M)
         tl.store(threshold_ptr + row, keep_threshold, mask=row_ok)
         tl.store(entries_ptr + row, entries, mask=row_ok)
         tl.store(q_ptr + row, q, mask=row_ok)

@@ -26,7 +26,7 @@ from .tile import (
     reciprocal_norm,
     row_moments,
     scored_features,
-    store_field,
+    store_moments,
     tile_rows,
 )
 
@@ -54,10 +54,7 @@ def _sparse_count_kernel(
         h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         active = scored_features(h, threshold, column < D)
         count += tl.sum(active.to(tl.int32), axis=1)
-    store_field(stats_ptr, 0, mean, row, row_ok, M)
-    store_field(stats_ptr, 1, std, row, row_ok, M)
-    store_field(stats_ptr, 2, l1, row, row_ok, M)
-    store_field(stats_ptr, 3, l2, row, row_ok, M)
+    store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M)
     tl.store(threshold_ptr + row, threshold, mask=row_ok)
     tl.store(count_ptr + row, count, mask=row_ok)
 

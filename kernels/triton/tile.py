@@ -60,6 +60,15 @@ def store_field(ptr, field: tl.constexpr, value, row, row_ok, M):
 
 
 @triton.jit
+def store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M):
+    """The statistics of each row, (4, M)."""
+    store_field(stats_ptr, 0, mean, row, row_ok, M)
+    store_field(stats_ptr, 1, std, row, row_ok, M)
+    store_field(stats_ptr, 2, l1, row, row_ok, M)
+    store_field(stats_ptr, 3, l2, row, row_ok, M)
+
+
+@triton.jit
 def row_moments(
     h_ptr, h_row, row_ok, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
 ):

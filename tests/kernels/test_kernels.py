@@ -6,7 +6,6 @@ interpreted elsewhere.
 
 from __future__ import annotations
 
-import importlib
 import mmap
 import sys
 from collections.abc import Callable, Iterator
@@ -19,13 +18,7 @@ from torch import Tensor
 
 from qscore_fast import reference
 
-try:
-    from qscore_fast.kernels import cpu as native
-
-    BACKENDS = ("triton", *(f"native-{target}" for target in native.targets()))
-except ImportError:  # a source tree on a GPU machine; elsewhere test_backends fails
-    BACKENDS = ("triton",)
-
+pytestmark = pytest.mark.usefixtures("backend")
 kernels = ModuleType("of the backend under test")  # the fixture puts them here
 
 FEATURES = (1, 2, 3, 17, 127, 128, 129, 512, 1023, 2047, 2048, 4096, 16384, 40000)
@@ -42,26 +35,6 @@ every_shape = pytest.mark.parametrize(
         if r < 40000 or dtype == torch.bfloat16
     ],
 )
-
-
-@pytest.fixture(autouse=True, params=BACKENDS)
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name, _, target = request.param.partition("-")
-    module = importlib.import_module(f"qscore_fast.kernels.{'cpu' if name == 'native' else name}")
-    monkeypatch.setattr(sys.modules[__name__], "kernels", module)
-    if name == "triton":
-        yield name
-        return
-    before = module.current_target()
-    module.use_target(target)
-    yield name
-    module.use_target(before)
-
-
-@pytest.fixture
-def device(backend: str) -> torch.device:
-    on_gpu = backend == "triton" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
 
 
 @pytest.fixture(autouse=True)

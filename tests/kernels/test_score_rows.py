@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -13,37 +10,11 @@ from torch import Tensor
 
 from qscore_fast import reference
 
-try:
-    from qscore_fast.kernels import cpu as native
-
-    BACKENDS = ("triton", *(f"native-{target}" for target in native.targets()))
-except ImportError:  # a source tree on a GPU machine; elsewhere test_backends fails
-    BACKENDS = ("triton",)
-
+pytestmark = pytest.mark.usefixtures("backend")
 kernels = ModuleType("of the backend under test")  # the fixture puts them here
 
 EPS, KEEP_EPS = 1.0, 0.5
 ROWS = {1: 7, 17: 700, 129: 100, 768: 9, 2048: 5, 16500: 4}
-
-
-@pytest.fixture(autouse=True, params=BACKENDS)
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name, _, target = request.param.partition("-")
-    module = importlib.import_module(f"qscore_fast.kernels.{'cpu' if name == 'native' else name}")
-    monkeypatch.setattr(sys.modules[__name__], "kernels", module)
-    if name == "triton":
-        yield name
-        return
-    before = module.current_target()
-    module.use_target(target)
-    yield name
-    module.use_target(before)
-
-
-@pytest.fixture
-def device(backend: str) -> torch.device:
-    on_gpu = backend == "triton" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def make_rows(r: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,37 @@
+"""The kernels under test: those of every backend, the native ones for each instruction set."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+try:
+    from qscore_fast.kernels import cpu as native
+
+    BACKENDS = ("triton", *(f"native-{target}" for target in native.targets()))
+except ImportError:  # a source tree on a GPU machine; elsewhere test_backends fails
+    BACKENDS = ("triton",)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Put the kernels of one backend into the test module's ``kernels``."""
+    name, _, target = request.param.partition("-")
+    module = importlib.import_module(f"qscore_fast.kernels.{'cpu' if name == 'native' else name}")
+    monkeypatch.setattr(request.module, "kernels", module)
+    if name == "triton":
+        yield name
+        return
+    before = module.current_target()
+    module.use_target(target)
+    yield name
+    module.use_target(before)
+
+
+@pytest.fixture
+def device(backend: str) -> torch.device:
+    on_gpu = backend == "triton" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
