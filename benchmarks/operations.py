@@ -94,6 +94,9 @@ _ALL = (
               numpy_form.sparse_activations),
     Operation("score_rows", lambda h: qf.score_rows(h, None, EPS, KEEP_EPS),
               lambda h: reference.score_rows(h, None, EPS, KEEP_EPS)),
+    Operation("score_rows two-sided",
+              lambda h: qf.score_rows(h, None, EPS, KEEP_EPS, two_sided=True),
+              lambda h: reference.score_rows(h, None, EPS, KEEP_EPS, True)),
 )  # fmt: skip
 
 OPERATIONS = {operation.name: operation for operation in _ALL}

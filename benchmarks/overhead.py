@@ -24,7 +24,10 @@ def cpu_overhead() -> dict[str, Any] | None:
         return None
     h = make_features(1, 2048, torch.float32, torch.device("cpu"))
     q = core.q_score(h, None, EPS)
-    native, arguments = core._native.q_score_forward, (*core._matrix(h), 0, EPS, q.data_ptr(), 0)
+    native, arguments = (
+        core._native.q_score_forward,
+        (*core._matrix(h), 0, EPS, False, q.data_ptr(), 0),
+    )
     calls: dict[str, Call] = {
         "q_score": lambda: qf.q_score(h),
         "native": lambda: native(*arguments),

@@ -27,20 +27,24 @@ class FeatureCensus:
     Args:
         num_features: r.
         eps: threshold of L in standard deviations.
+        two_sided: whether L holds entries far below the mean as well (beyond the paper).
     """
 
-    def __init__(self, num_features: int, eps: float = EPS) -> None:
+    def __init__(self, num_features: int, eps: float = EPS, *, two_sided: bool = False) -> None:
         if num_features < 1:
             raise SettingsError(
                 f"num_features is {num_features}; an encoder has at least one feature"
             )
         self.num_features = int(num_features)
         self.eps = float(eps)
+        self.two_sided = bool(two_sided)
         self.num_samples = 0
         self.counts = torch.zeros(self.num_features, dtype=torch.int64)
 
     @classmethod
-    def from_counts(cls, counts: Tensor, num_samples: int, eps: float = EPS) -> FeatureCensus:
+    def from_counts(
+        cls, counts: Tensor, num_samples: int, eps: float = EPS, *, two_sided: bool = False
+    ) -> FeatureCensus:
         """A census from int64 counts (r,) over ``num_samples`` samples that were made elsewhere."""
         if counts.ndim != 1 or counts.dtype != torch.int64:
             raise SettingsError(
@@ -50,7 +54,7 @@ class FeatureCensus:
             raise SettingsError(
                 f"counts lie in {int(counts.min())}..{int(counts.max())}, outside 0..{num_samples} samples"
             )
-        census = cls(len(counts), eps)
+        census = cls(len(counts), eps, two_sided=two_sided)
         census.counts = counts.clone()
         census.num_samples = int(num_samples)
         return census
@@ -61,17 +65,22 @@ class FeatureCensus:
             raise SettingsError(
                 f"h has shape {tuple(h.shape)}; this census counts r = {self.num_features} features"
             )
-        counts = activation_counts(h, self.eps)
+        counts = activation_counts(h, self.eps, two_sided=self.two_sided)
         self.counts = self.counts.to(counts.device) + counts
         self.num_samples += h.numel() // self.num_features
         return self
 
     def merge(self, other: FeatureCensus) -> FeatureCensus:
-        """Add another census of the same features and eps, over other samples."""
+        """Add another census of the same features, eps and sides, over other samples."""
         if (self.num_features, self.eps) != (other.num_features, other.eps):
             raise SettingsError(
                 f"cannot merge a census of {other.num_features} features at eps {other.eps} into one of "
                 f"{self.num_features} at eps {self.eps}"
+            )
+        if self.two_sided != other.two_sided:
+            raise SettingsError(
+                f"cannot merge a census with two_sided = {other.two_sided} into one with two_sided = "
+                f"{self.two_sided}: they count different sets"
             )
         self.counts = self.counts + other.counts.to(self.counts.device)
         self.num_samples += other.num_samples
@@ -85,7 +94,7 @@ class FeatureCensus:
     def __repr__(self) -> str:
         return (
             f"FeatureCensus(num_features={self.num_features}, eps={self.eps}, "
-            f"num_samples={self.num_samples})"
+            f"num_samples={self.num_samples}{', two_sided=True' * self.two_sided})"
         )
 
 
@@ -103,6 +112,7 @@ class DiscriminativeFeatures:
     upper: float
     mask: Tensor  # (r,) bool: D
     fingerprint: str | None = None  # of the encoder that the features belong to
+    two_sided: bool = False  # whether L holds entries far below the mean as well
 
     @property
     def num_features(self) -> int:
@@ -125,14 +135,15 @@ class DiscriminativeFeatures:
     def __repr__(self) -> str:
         return (
             f"DiscriminativeFeatures({len(self)} of {self.num_features}, eps={self.eps}, "
-            f"percentiles {self.lower:g}-{self.upper:g} of {self.num_samples} samples)"
+            f"percentiles {self.lower:g}-{self.upper:g} of {self.num_samples} samples"
+            f"{', two-sided' * self.two_sided})"
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .npz of plain arrays, whole or not at all.
 
         Arrays: ``format`` and ``fingerprint`` (strings), ``counts`` int64 (r,), ``mask`` bool (r,),
-        ``num_samples`` int64, ``eps``, ``lower``, ``upper`` float64.
+        ``num_samples`` int64, ``eps``, ``lower``, ``upper`` float64, ``two_sided`` bool.
         """
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -148,6 +159,7 @@ class DiscriminativeFeatures:
                     eps=np.float64(self.eps),
                     lower=np.float64(self.lower),
                     upper=np.float64(self.upper),
+                    two_sided=np.bool_(self.two_sided),
                 )
                 file.flush()
                 os.fsync(file.fileno())
@@ -157,7 +169,10 @@ class DiscriminativeFeatures:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DiscriminativeFeatures:
-        """Read what ``save`` wrote. Raises ``QScoreError`` for a file that is not one, or is damaged."""
+        """Read what ``save`` wrote; a file without ``two_sided`` is one-sided.
+
+        Raises ``QScoreError`` for a file that is not one, or is damaged.
+        """
         try:
             with zipfile.ZipFile(path) as archive:
                 declared = sum(entry.file_size for entry in archive.infolist())
@@ -182,6 +197,7 @@ class DiscriminativeFeatures:
                     upper=float(arrays["upper"]),
                     mask=mask,
                     fingerprint=str(arrays["fingerprint"]) or None,
+                    two_sided="two_sided" in arrays and bool(arrays["two_sided"]),
                 )
         except FileNotFoundError:
             raise QScoreError(
@@ -230,4 +246,5 @@ def discriminative_features(
         lower=float(lower),
         upper=float(upper),
         mask=mask,
+        two_sided=census.two_sided,
     )

@@ -3,6 +3,10 @@
 ``h`` is ``(..., r)``: one representation a row, r features, float32, float16 or bfloat16 (float64 on the
 CPU and on the reference backend). Any row stride is read in place; a layout without unit stride inside a
 row is copied. Statistics and scores are float32 (float64 for float64).
+
+``two_sided`` is an extension beyond the paper, for features with signs (a vision transformer's, which no
+ReLU ends): L then holds the entries more than eps standard deviations from the mean on either side, and Q
+is the mean of their distances from it.
 """
 
 from __future__ import annotations
@@ -25,13 +29,16 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @runtime_checkable
 class FeatureSet(Protocol):
-    """What stands for D: ``qscore_fast.DiscriminativeFeatures``, or anything with a mask and its eps."""
+    """What stands for D: ``qscore_fast.DiscriminativeFeatures``, or anything with a mask and its L."""
 
     @property
     def mask(self) -> Tensor: ...  # bool (r,)
 
     @property
     def eps(self) -> float: ...
+
+    @property
+    def two_sided(self) -> bool: ...
 
 
 Features = FeatureSet | Tensor | None
@@ -58,12 +65,13 @@ def row_stats(h: Tensor) -> RowStats:
     return RowStats(*stats.unbind(0))
 
 
-def highly_active(h: Tensor, eps: float = EPS) -> Tensor:
+def highly_active(h: Tensor, eps: float = EPS, *, two_sided: bool = False) -> Tensor:
     """The set L: the entries with ``h > mu + eps * sigma``, strictly, over each row.
 
     Args:
         h: ``(..., r)``.
         eps: threshold in standard deviations, >= 0.
+        two_sided: also the entries with ``h < mu - eps * sigma``, strictly: beyond the paper.
 
     Returns:
         bool ``(..., r)``. All False in a row with NaN or Inf.
@@ -74,19 +82,23 @@ def highly_active(h: Tensor, eps: float = EPS) -> Tensor:
     _check(h)
     eps = _checked_eps(eps)
     if backends.runs_reference(h.device.type):
-        return reference.highly_active(h, eps)
-    return ops.highly_active(_as_rows(h.detach()), eps).reshape(h.shape)
+        return reference.highly_active(h, eps, two_sided)
+    return ops.highly_active(_as_rows(h.detach()), eps, two_sided).reshape(h.shape)
 
 
-def sparse_activations(h: Tensor, eps: float = EPS) -> SparseActivations:
+def sparse_activations(
+    h: Tensor, eps: float = EPS, *, two_sided: bool = False
+) -> SparseActivations:
     """The entries of L with their values, and the rows' statistics, in compressed sparse row order.
 
-    A row has at most r / (1 + eps^2) entries, so the result is small, and Q under any set D and any larger
-    eps follows from it: Q is the mean of a row's values within D.
+    A row has at most r / (1 + eps^2) entries (two-sided r / eps^2), so the result is small, and Q under any
+    set D and any larger eps follows from it: Q is the mean of a row's values within D, two-sided of their
+    absolute values.
 
     Args:
         h: ``(..., r)``; leading dimensions are flattened to N rows.
         eps: threshold in standard deviations, >= 0.
+        two_sided: as ``highly_active``; an entry below the mean has a negative value.
 
     Returns:
         ``SparseActivations(offsets (N + 1,) int64, feature (nnz,) int32, value (nnz,), mean, std, l1, l2
@@ -100,17 +112,18 @@ def sparse_activations(h: Tensor, eps: float = EPS) -> SparseActivations:
     eps = _checked_eps(eps)
     h = _as_rows(h)
     if backends.runs_reference(h.device.type):
-        return reference.sparse_activations(h, eps)
-    offsets, feature, value, stats = ops.sparse_activations(h, eps)
+        return reference.sparse_activations(h, eps, two_sided)
+    offsets, feature, value, stats = ops.sparse_activations(h, eps, two_sided)
     return SparseActivations(offsets, feature, value, *stats.unbind(0))
 
 
-def activation_counts(h: Tensor, eps: float = EPS) -> Tensor:
+def activation_counts(h: Tensor, eps: float = EPS, *, two_sided: bool = False) -> Tensor:
     """How many rows have feature j in L: the census of a batch.
 
     Args:
         h: ``(..., r)``.
         eps: threshold in standard deviations, >= 0.
+        two_sided: as ``highly_active``.
 
     Returns:
         int64 ``(r,)``. A row with NaN or Inf counts nowhere.
@@ -122,11 +135,17 @@ def activation_counts(h: Tensor, eps: float = EPS) -> Tensor:
     eps = _checked_eps(eps)
     h = _as_rows(h.detach())
     if backends.runs_reference(h.device.type):
-        return reference.activation_counts(h, eps)
-    return ops.activation_counts(h, eps)
+        return reference.activation_counts(h, eps, two_sided)
+    return ops.activation_counts(h, eps, two_sided)
 
 
-def q_score(h: Tensor, features: Features = None, eps: float | None = None) -> Tensor:
+def q_score(
+    h: Tensor,
+    features: Features = None,
+    eps: float | None = None,
+    *,
+    two_sided: bool | None = None,
+) -> Tensor:
     """The Q-Score of every row: the mean of ``(h_ij - mu_i) / ||h_i||_2`` over j in L_i and D.
 
     Args:
@@ -134,6 +153,9 @@ def q_score(h: Tensor, features: Features = None, eps: float | None = None) -> T
         features: D as ``DiscriminativeFeatures`` or bool ``(r,)``; None for all features.
         eps: threshold of L in standard deviations, >= 0. None takes the eps of ``features`` where it
             carries one, otherwise 4.
+        two_sided: the mean of ``|h_ij - mu_i| / ||h_i||_2`` over an L of both sides of the mean, as
+            ``highly_active``: beyond the paper. None takes that of ``features`` where it carries one,
+            otherwise False.
 
     Returns:
         ``(...)``, higher is better. 0 where L and D share no feature, for a zero row and for r = 1; NaN
@@ -141,20 +163,26 @@ def q_score(h: Tensor, features: Features = None, eps: float | None = None) -> T
         for the gradient. Under ``torch.compile`` every new value of ``eps`` compiles again.
 
     Raises:
-        TypeError: wrong types, as above. ValueError: wrong shapes, or a negative or non-finite ``eps``.
+        TypeError: wrong types, as above. ValueError: wrong shapes, a negative or non-finite ``eps``, or a
+            ``two_sided`` that contradicts ``features``.
 
     Source: Kalibhat et al., AAAI 2024, eq. 1, on L2-normalised rows.
     """
     _check(h)
-    mask, eps = _resolve(features, eps, h)
+    mask, eps, two_sided = _resolve(features, eps, two_sided, h)
     if backends.runs_reference(h.device.type):
-        return reference.q_score(h, mask, eps)
-    q = ops.q_score(_as_rows(h), mask, eps)
+        return reference.q_score(h, mask, eps, two_sided)
+    q = ops.q_score(_as_rows(h), mask, eps, two_sided)
     return q if h.ndim == 2 else q.reshape(h.shape[:-1])
 
 
 def score_rows(
-    h: Tensor, features: Features = None, eps: float | None = None, keep_eps: float = 2.0
+    h: Tensor,
+    features: Features = None,
+    eps: float | None = None,
+    keep_eps: float = 2.0,
+    *,
+    two_sided: bool | None = None,
 ) -> RowScores:
     """Everything that scoring needs, in one read of ``h``: scores, sparse activations, statistics, census.
 
@@ -167,6 +195,7 @@ def score_rows(
         features: as ``q_score``.
         eps: as ``q_score``.
         keep_eps: threshold of the activations that are returned, 0 <= ``keep_eps`` <= ``eps``.
+        two_sided: as ``q_score``.
 
     Returns:
         ``RowScores(q_score (N,), num_active (N,) int32, activations, counts (r,) int64)``. ``num_active``
@@ -176,7 +205,7 @@ def score_rows(
         TypeError, ValueError: as ``q_score``; ValueError also for a ``keep_eps`` above ``eps``.
     """
     _check(h)
-    mask, eps = _resolve(features, eps, h)
+    mask, eps, two_sided = _resolve(features, eps, two_sided, h)
     keep_eps = _checked_eps(keep_eps)
     if keep_eps > eps:
         raise ValueError(
@@ -184,8 +213,10 @@ def score_rows(
         )
     h = _as_rows(h.detach())
     if backends.runs_reference(h.device.type):
-        return reference.score_rows(h, mask, eps, keep_eps)
-    offsets, feature, value, stats, q, num_active, counts = ops.score_rows(h, mask, eps, keep_eps)
+        return reference.score_rows(h, mask, eps, keep_eps, two_sided)
+    offsets, feature, value, stats, q, num_active, counts = ops.score_rows(
+        h, mask, eps, keep_eps, two_sided
+    )
     activations = SparseActivations(offsets, feature, value, *stats.unbind(0))
     return RowScores(q, num_active, activations, counts)
 
@@ -198,6 +229,8 @@ def q_score_loss(
     lambda2: float = 1e-4,
     reduction: str = "sum",
     group: ProcessGroup | None = None,
+    *,
+    two_sided: bool | None = None,
 ) -> Tensor:
     """The Q-Score regulariser of a batch, to be minimised beside the self-supervised loss.
 
@@ -213,6 +246,7 @@ def q_score_loss(
         lambda2: weight of the second term.
         reduction: ``"sum"``, as published; ``"mean"`` divides the second sum by the number of rows.
         group: reserved for batch statistics over several processes; must be None.
+        two_sided: as ``q_score``; it changes the first term only.
 
     Returns:
         A scalar, float32 (float64 for float64). 0 for a batch without rows; NaN if a row holds NaN or Inf.
@@ -224,7 +258,7 @@ def q_score_loss(
     Source: Kalibhat et al., AAAI 2024, eq. 2 and 3, with the sign of a loss.
     """
     _check(h)
-    mask, eps = _resolve(features, eps, h)
+    mask, eps, two_sided = _resolve(features, eps, two_sided, h)
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction is {reduction!r}; choose 'sum' (as published) or 'mean'")
     for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
@@ -237,8 +271,9 @@ def q_score_loss(
         )
     h = _as_rows(h)
     if backends.runs_reference(h.device.type):
-        return reference.q_score_loss(h, mask, eps, lambda1, lambda2, reduction)
-    return ops.q_score_loss(h, mask, eps, float(lambda1), float(lambda2), reduction == "mean")
+        return reference.q_score_loss(h, mask, eps, lambda1, lambda2, reduction, two_sided)
+    settings = (float(lambda1), float(lambda2), reduction == "mean", two_sided)
+    return ops.q_score_loss(h, mask, eps, *settings)
 
 
 def _as_rows(h: Tensor) -> Tensor:
@@ -266,8 +301,22 @@ def _checked_eps(eps: float) -> float:
     return eps
 
 
-def _resolve(features: Features, eps: float | None, h: Tensor) -> tuple[Tensor | None, float]:
-    """D as a bool tensor on the device of ``h`` (None for all), and the threshold."""
+def resolve_sides(features: Features, two_sided: bool | None) -> bool:
+    """Whether L is two-sided: as asked, or as ``features`` were discovered. ValueError if these differ."""
+    if isinstance(features, Tensor) or not isinstance(features, FeatureSet):
+        return bool(two_sided)
+    if two_sided not in (None, features.two_sided):
+        raise ValueError(
+            f"two_sided is {two_sided} but the features were discovered with two_sided = "
+            f"{features.two_sided}: leave two_sided out, or discover them again"
+        )
+    return features.two_sided
+
+
+def _resolve(
+    features: Features, eps: float | None, two_sided: bool | None, h: Tensor
+) -> tuple[Tensor | None, float, bool]:
+    """D as a bool tensor on the device of ``h`` (None for all), eps, and whether both sides count."""
     if features is None or isinstance(features, Tensor):
         mask, own_eps = features, EPS
     elif isinstance(features, FeatureSet):
@@ -286,4 +335,5 @@ def _resolve(features: Features, eps: float | None, h: Tensor) -> tuple[Tensor |
                 "belong to different encoders"
             )
         mask = mask.to(h.device)
-    return mask, _checked_eps(own_eps if eps is None else eps)
+    sides = resolve_sides(features, two_sided)
+    return mask, _checked_eps(own_eps if eps is None else eps), sides

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from qscore_fast.functional import EPS, Features, FeatureSet, q_score_loss
+from qscore_fast.functional import EPS, Features, FeatureSet, q_score_loss, resolve_sides
 
 
 class QScoreLoss(torch.nn.Module):
@@ -20,6 +20,8 @@ class QScoreLoss(torch.nn.Module):
         lambda2: weight of the second term.
         reduction: ``"sum"``, as published, or ``"mean"`` (see ``q_score_loss``).
         group: reserved for batch statistics over several processes; must be None.
+        two_sided: whether entries far below the mean count like those far above (see ``q_score``: beyond
+            the paper); None takes that of ``features``, otherwise False.
 
     ``forward(h)`` takes ``(..., r)``, the representations before the projector, of both views together,
     and returns a scalar. Errors as ``q_score_loss``.
@@ -35,6 +37,8 @@ class QScoreLoss(torch.nn.Module):
         lambda2: float = 1e-4,
         reduction: str = "sum",
         group: ProcessGroup | None = None,
+        *,
+        two_sided: bool | None = None,
     ) -> None:
         super().__init__()
         carries_eps = isinstance(features, FeatureSet) and not isinstance(features, Tensor)
@@ -42,6 +46,7 @@ class QScoreLoss(torch.nn.Module):
             eps = features.eps if carries_eps else EPS  # type: ignore[union-attr]
         self.register_buffer("features", features.mask if carries_eps else features)  # type: ignore[union-attr,arg-type]
         self.eps = float(eps)
+        self.two_sided = resolve_sides(features, two_sided)
         self.lambda1 = lambda1
         self.lambda2 = lambda2
         self.reduction = reduction
@@ -49,7 +54,14 @@ class QScoreLoss(torch.nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return q_score_loss(
-            h, self.features, self.eps, self.lambda1, self.lambda2, self.reduction, self.group
+            h,
+            self.features,
+            self.eps,
+            self.lambda1,
+            self.lambda2,
+            self.reduction,
+            self.group,
+            two_sided=self.two_sided,
         )
 
     def extra_repr(self) -> str:
@@ -60,5 +72,5 @@ class QScoreLoss(torch.nn.Module):
         )
         return (
             f"features={chosen}, eps={self.eps}, lambda1={self.lambda1}, lambda2={self.lambda2}, "
-            f"reduction={self.reduction!r}"
+            f"reduction={self.reduction!r}, two_sided={self.two_sided}"
         )

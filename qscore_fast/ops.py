@@ -2,7 +2,8 @@
 
 Each operator takes ``h`` as (N, r), one sample a row. The operators are opaque, so the compiler keeps them
 whole; gradients are plain autograd Functions around them, first order only. The kernels are looked up when
-an operator runs.
+an operator runs. What a score saves for its gradient has three rows, or five where L is two-sided; so its
+backward needs no such argument.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ _library = torch.library.Library("qscore_fast", "DEF")
 _SCHEMAS = (
     "row_stats_fwd(Tensor h) -> Tensor",
     "row_stats_bwd(Tensor dstats, Tensor h, Tensor stats) -> Tensor",
-    "q_score(Tensor h, Tensor? mask, float eps) -> Tensor",
-    "q_score_fwd(Tensor h, Tensor? mask, float eps) -> (Tensor, Tensor)",
+    "q_score(Tensor h, Tensor? mask, float eps, bool two_sided=False) -> Tensor",
+    "q_score_fwd(Tensor h, Tensor? mask, float eps, bool two_sided=False) -> (Tensor, Tensor)",
     "q_score_bwd(Tensor dq, Tensor h, Tensor? mask, Tensor q, Tensor saved) -> Tensor",
-    "highly_active(Tensor h, float eps) -> Tensor",
-    "activation_counts(Tensor h, float eps) -> Tensor",
-    "score_rows(Tensor h, Tensor? mask, float eps, float keep_eps) "
+    "highly_active(Tensor h, float eps, bool two_sided=False) -> Tensor",
+    "activation_counts(Tensor h, float eps, bool two_sided=False) -> Tensor",
+    "score_rows(Tensor h, Tensor? mask, float eps, float keep_eps, bool two_sided=False) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    "sparse_fwd(Tensor h, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+    "sparse_fwd(Tensor h, float eps, bool two_sided=False) -> (Tensor, Tensor, Tensor, Tensor)",
     "sparse_bwd(Tensor dvalue, Tensor dstats, Tensor h, Tensor offsets, Tensor feature, "
     "Tensor value, Tensor stats) -> Tensor",
-    "q_score_loss_fwd(Tensor h, Tensor? mask, float eps, float lambda1, float lambda2, bool mean) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "q_score_loss_fwd(Tensor h, Tensor? mask, float eps, float lambda1, float lambda2, bool mean, "
+    "bool two_sided=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "q_score_loss_bwd(Tensor dloss, Tensor h, Tensor? mask, Tensor q, Tensor saved, "
     "Tensor row_weight, Tensor col_weight) -> Tensor",
 )
@@ -68,32 +69,38 @@ def _row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     return _kernels(h).row_stats_bwd(_dense(dstats), _rows(h), _dense(stats))
 
 
-def _q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
-    return _kernels(h).q_score(_rows(h), _dense(mask), eps)
+def _q_score(h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False) -> Tensor:
+    return _kernels(h).q_score(_rows(h), _dense(mask), eps, two_sided)
 
 
-def _q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    return _kernels(h).q_score_fwd(_rows(h), _dense(mask), eps)
+def _q_score_fwd(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    return _kernels(h).q_score_fwd(_rows(h), _dense(mask), eps, two_sided)
 
 
 def _q_score_bwd(dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Tensor) -> Tensor:
     return _kernels(h).q_score_bwd(_dense(dq), _rows(h), _dense(mask), _dense(q), _dense(saved))
 
 
-def _highly_active(h: Tensor, eps: float) -> Tensor:
-    return _kernels(h).highly_active(_rows(h), eps)
+def _highly_active(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
+    return _kernels(h).highly_active(_rows(h), eps, two_sided)
 
 
-def _activation_counts(h: Tensor, eps: float) -> Tensor:
-    return _kernels(h).activation_counts(_rows(h), eps)
+def _activation_counts(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
+    return _kernels(h).activation_counts(_rows(h), eps, two_sided)
 
 
-def _score_rows(h: Tensor, mask: Tensor | None, eps: float, keep_eps: float) -> tuple[Tensor, ...]:
-    return _kernels(h).score_rows(_rows(h), _dense(mask), eps, keep_eps)
+def _score_rows(
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float, two_sided: bool = False
+) -> tuple[Tensor, ...]:
+    return _kernels(h).score_rows(_rows(h), _dense(mask), eps, keep_eps, two_sided)
 
 
-def _sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _kernels(h).sparse_fwd(_rows(h), eps)
+def _sparse_fwd(
+    h: Tensor, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _kernels(h).sparse_fwd(_rows(h), eps, two_sided)
 
 
 def _sparse_bwd(
@@ -110,9 +117,16 @@ def _sparse_bwd(
 
 
 def _q_score_loss_fwd(
-    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    mean: bool,
+    two_sided: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _kernels(h).q_score_loss_fwd(_rows(h), _dense(mask), eps, lambda1, lambda2, mean)
+    settings = (eps, lambda1, lambda2, mean, two_sided)
+    return _kernels(h).q_score_loss_fwd(_rows(h), _dense(mask), *settings)
 
 
 def _q_score_loss_bwd(
@@ -137,6 +151,10 @@ def _fake_rows(h: Tensor, *leading: int) -> Tensor:
     return h.new_empty((*leading, h.shape[0]), dtype=accumulator(h))
 
 
+def _fake_saved(h: Tensor, two_sided: bool) -> Tensor:
+    return _fake_rows(h, 5 if two_sided else 3)
+
+
 def _fake_gradient(h: Tensor) -> Tensor:
     return h.new_empty(h.shape)
 
@@ -149,12 +167,14 @@ def _row_stats_bwd_fake(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     return _fake_gradient(h)
 
 
-def _q_score_fake(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+def _q_score_fake(h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False) -> Tensor:
     return _fake_rows(h)
 
 
-def _q_score_fwd_fake(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    return _fake_rows(h), _fake_rows(h, 3)
+def _q_score_fwd_fake(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    return _fake_rows(h), _fake_saved(h, two_sided)
 
 
 def _q_score_bwd_fake(
@@ -163,15 +183,17 @@ def _q_score_bwd_fake(
     return _fake_gradient(h)
 
 
-def _highly_active_fake(h: Tensor, eps: float) -> Tensor:
+def _highly_active_fake(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     return h.new_empty(h.shape, dtype=torch.bool)
 
 
-def _activation_counts_fake(h: Tensor, eps: float) -> Tensor:
+def _activation_counts_fake(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     return h.new_empty(h.shape[1], dtype=torch.int64)
 
 
-def _sparse_fwd_fake(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sparse_fwd_fake(
+    h: Tensor, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     entries = torch.library.get_ctx().new_dynamic_size()
     return (
         h.new_empty(h.shape[0] + 1, dtype=torch.int64),
@@ -182,7 +204,7 @@ def _sparse_fwd_fake(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def _score_rows_fake(
-    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float, two_sided: bool = False
 ) -> tuple[Tensor, ...]:
     return (
         *_sparse_fwd_fake(h, keep_eps),
@@ -197,13 +219,19 @@ def _sparse_bwd_fake(dvalue: Tensor, dstats: Tensor, h: Tensor, *saved: Tensor) 
 
 
 def _q_score_loss_fwd_fake(
-    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    mean: bool,
+    two_sided: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     loss = h.new_empty((), dtype=accumulator(h))
     return (
         loss,
         _fake_rows(h),
-        _fake_rows(h, 3),
+        _fake_saved(h, two_sided),
         _fake_rows(h),
         h.new_empty(h.shape[1], dtype=accumulator(h)),
     )
@@ -255,29 +283,31 @@ def row_stats(h: Tensor) -> Tensor:
 
 class _QScore(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
-        q, saved = _ops.q_score_fwd.default(h, mask, eps)
+    def forward(ctx: Any, h: Tensor, mask: Tensor | None, eps: float, two_sided: bool) -> Tensor:
+        q, saved = _ops.q_score_fwd.default(h, mask, eps, two_sided)
         ctx.save_for_backward(h, mask, q, saved)
         return q
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dq: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, dq: Tensor) -> tuple[Tensor, None, None, None]:
         h, mask, q, saved = ctx.saved_tensors
-        return _ops.q_score_bwd.default(dq, h, mask, q, saved), None, None
+        return _ops.q_score_bwd.default(dq, h, mask, q, saved), None, None, None
 
 
-def q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+def q_score(h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False) -> Tensor:
     """(N,): Q of the rows of ``h`` (N, r); ``mask`` is D, bool (r,), or None."""
     if _needs_gradient(h):
-        return _QScore.apply(h, mask, eps)
-    return _ops.q_score.default(h, mask, eps)
+        return _QScore.apply(h, mask, eps, two_sided)
+    return _ops.q_score.default(h, mask, eps, two_sided)
 
 
 class _SparseActivations(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        offsets, feature, value, stats = _ops.sparse_fwd.default(h, eps)
+    def forward(
+        ctx: Any, h: Tensor, eps: float, two_sided: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        offsets, feature, value, stats = _ops.sparse_fwd.default(h, eps, two_sided)
         ctx.mark_non_differentiable(offsets, feature)
         ctx.save_for_backward(h, offsets, feature, value, stats)
         return offsets, feature, value, stats
@@ -286,15 +316,17 @@ class _SparseActivations(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, doffsets: Tensor, dfeature: Tensor, dvalue: Tensor, dstats: Tensor
-    ) -> tuple[Tensor, None]:
-        return _ops.sparse_bwd.default(dvalue, dstats, *ctx.saved_tensors), None
+    ) -> tuple[Tensor, None, None]:
+        return _ops.sparse_bwd.default(dvalue, dstats, *ctx.saved_tensors), None, None
 
 
-def sparse_activations(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sparse_activations(
+    h: Tensor, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Offsets (N + 1,), feature (nnz,), value (nnz,) and stats (4, N) of ``h`` (N, r)."""
     if _needs_gradient(h):
-        return _SparseActivations.apply(h, eps)
-    return _ops.sparse_fwd.default(h, eps)
+        return _SparseActivations.apply(h, eps, two_sided)
+    return _ops.sparse_fwd.default(h, eps, two_sided)
 
 
 class _QScoreLoss(torch.autograd.Function):
@@ -307,22 +339,31 @@ class _QScoreLoss(torch.autograd.Function):
         lambda1: float,
         lambda2: float,
         mean: bool,
+        two_sided: bool,
     ) -> Tensor:
-        loss, *saved = _ops.q_score_loss_fwd.default(h, mask, eps, lambda1, lambda2, mean)
+        settings = (eps, lambda1, lambda2, mean, two_sided)
+        loss, *saved = _ops.q_score_loss_fwd.default(h, mask, *settings)
         ctx.save_for_backward(h, mask, *saved)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
         dh = _ops.q_score_loss_bwd.default(dloss, *ctx.saved_tensors)
-        return dh, None, None, None, None, None
+        return dh, *[None] * 6
 
 
 def q_score_loss(
-    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    mean: bool,
+    two_sided: bool = False,
 ) -> Tensor:
     """The regulariser of ``h`` (N, r), a scalar; ``mean`` divides the second sum by N."""
+    settings = (eps, lambda1, lambda2, mean, two_sided)
     if _needs_gradient(h):
-        return _QScoreLoss.apply(h, mask, eps, lambda1, lambda2, mean)
-    return _ops.q_score_loss_fwd.default(h, mask, eps, lambda1, lambda2, mean)[0]
+        return _QScoreLoss.apply(h, mask, *settings)
+    return _ops.q_score_loss_fwd.default(h, mask, *settings)[0]

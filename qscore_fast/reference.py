@@ -3,7 +3,8 @@
 Notation: ``h`` is ``(..., r)``, one sample a row, r features; mu, sigma, n are a row's mean, standard
 deviation (with Bessel's correction) and L2 norm. Floating types narrower than float32 are widened to
 float32 first, float64 stays; every result has that widened type. Gradients are PyTorch's own, and no
-gradient flows through the set L, alpha or beta.
+gradient flows through the set L, alpha or beta. ``two_sided`` is an extension beyond the paper, for
+features with signs: L then holds what is far from mu on either side, and Q is the mean distance.
 
 Source: Kalibhat et al., "Measuring Self-Supervised Representation Quality for Downstream
 Classification Using Discriminative Features", AAAI 2024, https://arxiv.org/abs/2203.01881.
@@ -34,7 +35,7 @@ class SparseActivations(NamedTuple):
 
     offsets: Tensor  # (N + 1,) int64
     feature: Tensor  # (nnz,) int32
-    value: Tensor  # (nnz,) (h_ij - mu_i) / n_i, float32 or float64
+    value: Tensor  # (nnz,) (h_ij - mu_i) / n_i, float32 or float64; two-sided below 0 where h_ij < mu_i
     mean: Tensor  # (N,), as are the next three
     std: Tensor
     l1: Tensor
@@ -64,25 +65,29 @@ def row_stats(h: Tensor) -> RowStats:
     return RowStats(mean, std, h.abs().sum(-1), torch.linalg.vector_norm(h, dim=-1))
 
 
-def highly_active(h: Tensor, eps: float = 4.0) -> Tensor:
+def highly_active(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
     """L: the entries with ``h > mu + eps * sigma``, strictly. Bool (..., r).
 
-    Empty where a row holds NaN or Inf, or where its sum of squares overflows.
+    With ``two_sided`` those with ``h < mu - eps * sigma``, strictly, are in L as well. Empty where a row
+    holds NaN or Inf, or where its sum of squares overflows.
     """
     h = widen(h.detach())
     stats = row_stats(h)
-    threshold = (stats.mean + eps * stats.std).masked_fill(stats.l2.isinf(), torch.nan)
-    return h > threshold.unsqueeze(-1)
+    mean = stats.mean.masked_fill(stats.l2.isinf(), torch.nan)
+    active = h > (mean + eps * stats.std).unsqueeze(-1)
+    if two_sided:
+        active = active | (h < (mean - eps * stats.std).unsqueeze(-1))
+    return active
 
 
-def activation_counts(h: Tensor, eps: float = 4.0) -> Tensor:
+def activation_counts(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
     """How many rows of ``h`` have feature j in L: int64 (r,). The census behind A_j = 100 counts / N."""
-    return highly_active(h, eps).reshape(-1, h.shape[-1]).sum(0)
+    return highly_active(h, eps, two_sided).reshape(-1, h.shape[-1]).sum(0)
 
 
-def sparse_activations(h: Tensor, eps: float = 4.0) -> SparseActivations:
+def sparse_activations(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> SparseActivations:
     """The entries of L with their values ``(h_ij - mu_i) / n_i``, for ``h`` of shape (N, r)."""
-    active = highly_active(h, eps)
+    active = highly_active(h, eps, two_sided)
     h = widen(h)
     stats = row_stats(h)
     row, feature = active.nonzero(as_tuple=True)
@@ -92,32 +97,44 @@ def sparse_activations(h: Tensor, eps: float = 4.0) -> SparseActivations:
     return SparseActivations(offsets, feature.int(), value, *stats)
 
 
-def q_score(h: Tensor, mask: Tensor | None = None, eps: float = 4.0) -> Tensor:
+def q_score(
+    h: Tensor, mask: Tensor | None = None, eps: float = 4.0, two_sided: bool = False
+) -> Tensor:
     """Q_i: the mean of ``(h_ij - mu_i) / n_i`` over j in L_i and D; ``mask`` is D, bool (r,), None for all.
 
-    0 where no feature of D is in L_i, for a zero row and for r = 1. NaN where a row holds NaN or Inf, or
-    where its sum of squares overflows.
+    With ``two_sided`` the mean of ``|h_ij - mu_i| / n_i``. 0 where no feature of D is in L_i, for a zero
+    row and for r = 1. NaN where a row holds NaN or Inf, or where its sum of squares overflows.
     """
-    active = highly_active(h, eps)
+    active = highly_active(h, eps, two_sided)
     if mask is not None:
         active = active & mask
     h = widen(h)
     norm = torch.linalg.vector_norm(h, dim=-1)
     # Multiplied, not selected, so that a row with NaN or Inf gives NaN although its L is empty.
-    total = ((h - h.mean(-1, keepdim=True)) * active).sum(-1)
+    distance = h - h.mean(-1, keepdim=True)
+    if two_sided:
+        distance = distance.abs()
+    total = (distance * active).sum(-1)
     q = total / (active.sum(-1).clamp(min=1) * torch.where(norm > 0, norm, 1))
     return q.masked_fill(norm.isinf(), torch.nan)
 
 
 def score_rows(
-    h: Tensor, mask: Tensor | None = None, eps: float = 4.0, keep_eps: float = 2.0
+    h: Tensor,
+    mask: Tensor | None = None,
+    eps: float = 4.0,
+    keep_eps: float = 2.0,
+    two_sided: bool = False,
 ) -> RowScores:
     """Q, |L and D| and the census at ``eps``, and the entries of L at ``keep_eps``, of ``h`` (N, r)."""
     h = h.detach()
-    active = highly_active(h, eps)
+    active = highly_active(h, eps, two_sided)
     members = active if mask is None else active & mask
     return RowScores(
-        q_score(h, mask, eps), members.sum(-1).int(), sparse_activations(h, keep_eps), active.sum(0)
+        q_score(h, mask, eps, two_sided),
+        members.sum(-1).int(),
+        sparse_activations(h, keep_eps, two_sided),
+        active.sum(0),
     )
 
 
@@ -135,6 +152,7 @@ def q_score_loss(
     lambda1: float = 1e-4,
     lambda2: float = 1e-4,
     reduction: str = "sum",
+    two_sided: bool = False,
 ) -> Tensor:
     """The regulariser, to be minimised; 0 for a batch without rows.
 
@@ -144,7 +162,7 @@ def q_score_loss(
     h = h.reshape(-1, h.shape[-1])
     if not len(h):
         return widen(h).sum()
-    q = q_score(h, mask, eps)
+    q = q_score(h, mask, eps, two_sided)
     c = column_norms(h)
     weak = (q < q.mean()).detach()
     crowded = (c > c.mean()).detach()

@@ -50,6 +50,29 @@ def test_discovery_is_numpys_percentile() -> None:
         assert len(D) == expected.sum()
 
 
+def test_a_census_of_both_sides() -> None:
+    h = rows(300, seed=2) - rows(300, seed=3)
+    census = qf.FeatureCensus(60, 2.0, two_sided=True).update(h[:100])
+    census.merge(qf.FeatureCensus(60, 2.0, two_sided=True).update(h[100:]))
+    above, below = (reference.highly_active(x.double(), 2.0) for x in (h, -h))
+    assert below.any()
+    assert torch.equal(census.counts, (above | below).sum(0))
+    assert qf.discriminative_features(census).two_sided
+    again = qf.FeatureCensus.from_counts(census.counts, 300, 2.0, two_sided=True)
+    assert qf.discriminative_features(again).two_sided
+    with pytest.raises(ValueError, match="two_sided = False into one with two_sided = True"):
+        census.merge(qf.FeatureCensus(60, 2.0))
+
+
+def test_a_file_from_before_two_sided_is_one_sided(tmp_path: Path) -> None:
+    D = qf.discriminative_features(qf.FeatureCensus(60, 2.5, two_sided=True).update(rows(80)))
+    D.save(tmp_path / "new.npz")
+    assert qf.DiscriminativeFeatures.load(tmp_path / "new.npz").two_sided is True
+    with np.load(tmp_path / "new.npz") as fields:
+        np.savez(tmp_path / "old.npz", **{k: v for k, v in fields.items() if k != "two_sided"})
+    assert qf.DiscriminativeFeatures.load(tmp_path / "old.npz").two_sided is False
+
+
 def test_ties_stay_together_and_dead_features_stay_out() -> None:
     counts = torch.tensor([0] * 6 + [5, 5, 5, 9])
     D = qf.discriminative_features(qf.FeatureCensus.from_counts(counts, 10), 50, 95)
@@ -65,7 +88,15 @@ def test_save_and_load(tmp_path: Path) -> None:
     again = qf.DiscriminativeFeatures.load(tmp_path / "features.npz")
     assert torch.equal(again.mask, D.mask)
     assert torch.equal(again.counts, D.counts)
-    for name in ("num_samples", "eps", "lower", "upper", "fingerprint", "num_features"):
+    for name in (
+        "num_samples",
+        "eps",
+        "lower",
+        "upper",
+        "fingerprint",
+        "num_features",
+        "two_sided",
+    ):
         assert getattr(again, name) == getattr(D, name)
     with np.load(tmp_path / "features.npz", allow_pickle=False) as plain:
         np.testing.assert_array_equal(plain["mask"], D.mask.numpy())

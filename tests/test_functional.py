@@ -22,6 +22,11 @@ def features(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator).relu() ** 3 + 0.01
 
 
+def signed(h: Tensor) -> Tensor:
+    """Every other feature with its sign turned: peaks and pits."""
+    return h * (1 - 2 * (torch.arange(h.shape[-1], device=h.device) % 2))
+
+
 def half_of(r: int) -> Tensor:
     return torch.rand(r, generator=torch.Generator().manual_seed(9)) < 0.5
 
@@ -66,6 +71,8 @@ def test_every_layout_is_the_same_matrix(
         active = qf.highly_active(h, 1.0)
         assert torch.equal(active.reshape(-1, 30), reference.highly_active(flat, 1.0))
         assert torch.equal(qf.activation_counts(h, 1.0), active.reshape(-1, 30).sum(0))
+        both = qf.highly_active(h, 1.0, two_sided=True)
+        assert torch.equal(both.reshape(-1, 30), reference.highly_active(flat, 1.0, True))
         for field, expected in zip(qf.row_stats(h), reference.row_stats(flat), strict=True):
             assert field.shape == h.shape[:-1]
             torch.testing.assert_close(field.flatten().double(), expected, rtol=1e-5, atol=1e-6)
@@ -80,6 +87,11 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "row_stats": lambda h: torch.stack(list(qf.row_stats(h))),
     "sparse": lambda h: squares(qf.sparse_activations(h, 1.0)),
     "loss": lambda h: qf.q_score_loss(h, half_of(40), 1.0, 0.3, 0.2, "mean"),
+    "two_sided_q_score": lambda h: qf.q_score(signed(h), half_of(40), 1.0, two_sided=True),
+    "two_sided_sparse": lambda h: squares(qf.sparse_activations(signed(h), 1.0, two_sided=True)),
+    "two_sided_loss": lambda h: qf.q_score_loss(
+        signed(h), half_of(40), 1.0, 0.3, 0.2, "mean", two_sided=True
+    ),
 }
 
 
@@ -141,7 +153,24 @@ def test_native_float64() -> None:
     torch.testing.assert_close(dh, dh_expected, rtol=1e-12, atol=1e-16)
 
 
-@pytest.mark.parametrize("name", ["q_score", "row_stats", "loss"])
+def test_two_sides_in_everything_at_once(backend: str, device: torch.device) -> None:
+    """Q, counts and entries of ``score_rows`` are those of the separate functions."""
+    h = signed(features(6, 5, 90)).to(device)
+    mask = half_of(90).to(device)
+    everything = qf.score_rows(h, mask, 1.5, 1.0, two_sided=True)
+    q = qf.q_score(h, mask, 1.5, two_sided=True).flatten()
+    torch.testing.assert_close(everything.q_score, q)
+    active = qf.highly_active(h, 1.5, two_sided=True).reshape(-1, 90)
+    assert torch.equal(everything.counts, active.sum(0))
+    assert torch.equal(everything.num_active, (active & mask).sum(1).int())
+    assert (active.sum(1) > qf.highly_active(h, 1.5).reshape(-1, 90).sum(1)).any()
+    for mine, alone in zip(
+        everything.activations, qf.sparse_activations(h, 1.0, two_sided=True), strict=True
+    ):
+        assert torch.equal(mine, alone)
+
+
+@pytest.mark.parametrize("name", ["q_score", "row_stats", "loss", "two_sided", "two_sided_loss"])
 def test_native_gradcheck(name: str) -> None:
     """Finite differences in float64; at eps = 1.5 no entry of these rows is near the threshold."""
     torch.manual_seed(3)
@@ -151,6 +180,10 @@ def test_native_gradcheck(name: str) -> None:
             "q_score": lambda x: qf.q_score(x, half_of(40), 1.5),
             "row_stats": lambda x: tuple(qf.row_stats(x)),
             "loss": lambda x: qf.q_score_loss(x, half_of(40), 1.5, 0.7, 0.3),
+            "two_sided": lambda x: qf.q_score(x, half_of(40), 1.5, two_sided=True),
+            "two_sided_loss": lambda x: qf.q_score_loss(
+                x, half_of(40), 1.5, 0.7, 0.3, two_sided=True
+            ),
         }
         assert torch.autograd.gradcheck(calls[name], (h,), eps=1e-7, atol=1e-6)
 
@@ -165,6 +198,26 @@ def test_eps_follows_the_features() -> None:
     assert torch.equal(qf.q_score(h, D.mask), qf.q_score(h, D.mask, 4.0))
     assert not torch.equal(qf.q_score(h, D), qf.q_score(h, D.mask, 4.0))
     assert torch.equal(qf.q_score_loss(h, D), qf.q_score_loss(h, D.mask, 2.0))
+
+
+def test_sides_follow_the_features() -> None:
+    """D brings the sides that it was discovered with; other ones are a contradiction."""
+    h = signed(features(200, 64))
+    both = qf.discriminative_features(qf.FeatureCensus(64, 2.0, two_sided=True).update(h))
+    one = qf.discriminative_features(qf.FeatureCensus(64, 2.0).update(h))
+    expected = qf.q_score(h, both.mask, 2.0, two_sided=True)
+    assert not torch.equal(expected, qf.q_score(h, both.mask, 2.0))
+    assert torch.equal(qf.q_score(h, both), expected)
+    assert torch.equal(qf.q_score(h, both, two_sided=True), expected)
+    torch.testing.assert_close(qf.score_rows(h, both).q_score, expected)
+    loss = qf.q_score_loss(h, both.mask, 2.0, two_sided=True)
+    assert qf.q_score_loss(h, both) == loss == qf.QScoreLoss(both)(h)
+    for D, asked in ((both, False), (one, True)):
+        for call in (qf.q_score, qf.score_rows, qf.q_score_loss):
+            with pytest.raises(ValueError, match=f"two_sided is {asked}.*= {not asked}: leave"):
+                call(h, D, two_sided=asked)
+        with pytest.raises(ValueError, match="leave two_sided out"):
+            qf.QScoreLoss(D, two_sided=asked)
 
 
 H = torch.zeros(2, 3)

@@ -38,6 +38,16 @@ def test_without_features_all_count() -> None:
     assert qf.QScoreLoss(None, 1.0)(h) == qf.QScoreLoss(everything, 1.0)(h)
 
 
+def test_two_sides_count_alike() -> None:
+    """A row with a peak and a row with a pit as deep score the same; one-sided only the first scores."""
+    h = torch.eye(30)[:2] * torch.tensor([[1.0], [-1.0]])
+    module = qf.QScoreLoss(None, 2.0, lambda1=1.0, lambda2=0.0, two_sided=True)
+    assert qf.q_score(h, None, 2.0, two_sided=True).tolist() == [pytest.approx(29 / 30)] * 2
+    assert qf.q_score(h, None, 2.0).tolist() == [pytest.approx(29 / 30), 0]
+    assert module(h) == qf.q_score_loss(h, None, 2.0, 1.0, 0.0, two_sided=True)
+    assert "two_sided=True" in repr(module)
+
+
 def test_moves_between_devices_and_dtypes() -> None:
     """half() and to() must not turn the set D into numbers."""
     module = qf.QScoreLoss(torch.ones(30, dtype=torch.bool)).half().to("meta")

@@ -48,6 +48,31 @@ def arguments(name: str, h: Tensor) -> tuple[object, ...]:
     }[name]
 
 
+def two_sided_arguments(name: str, h: Tensor) -> tuple[object, ...]:
+    """The same, with L on both sides."""
+    plain = h.detach()
+    mask = torch.arange(40) % 3 > 0
+    q, saved = _ops.q_score_fwd(plain, mask, 0.5, True)
+    loss, *kept = _ops.q_score_loss_fwd(plain, mask, 0.5, 0.3, 0.2, True, True)
+    if name == "q_score_bwd":
+        return (q, h, mask, q, saved)
+    if name == "q_score_loss_bwd":
+        return (loss, h, mask, *kept)
+    return (*arguments(name, h), True)
+
+
+TWO_SIDED = ["q_score_fwd", "q_score_bwd", "highly_active", "activation_counts", "score_rows"]
+TWO_SIDED += ["sparse_fwd", "q_score_loss_fwd", "q_score_loss_bwd", "q_score"]
+
+
+@pytest.mark.parametrize("name", TWO_SIDED)
+@pytest.mark.parametrize("backend_name", ["native", "triton"])
+def test_opcheck_two_sided(name: str, backend_name: str) -> None:
+    with qf.use_backend(backend_name):
+        h = matrix("strided", torch.float32, False)
+        torch.library.opcheck(getattr(_ops, name).default, two_sided_arguments(name, h))
+
+
 NAMES = [schema.partition("(")[0] for schema in ops._SCHEMAS]
 
 
@@ -72,6 +97,7 @@ def test_opcheck_interpreted_triton(name: str) -> None:
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "q_score": lambda h: qf.q_score(h, None, 0.5).square().sum(),
     "loss": lambda h: qf.q_score_loss(h, None, 0.5, 0.3, 0.2),
+    "two_sided_loss": lambda h: qf.q_score_loss(h, None, 0.5, 0.3, 0.2, two_sided=True),
     "row_stats": lambda h: sum(f.sum() for f in qf.row_stats(h)),
 }
 

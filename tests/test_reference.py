@@ -91,6 +91,56 @@ def test_gradient_is_the_closed_form() -> None:
     torch.testing.assert_close(dh, w * x.sign() / n - (x.abs() @ w)[:, None] * x / n**3)
 
 
+def numpy_two_sided(row: np.ndarray, members: np.ndarray, eps: float) -> tuple[set[int], float]:
+    """L and Q with both sides, on the normalised row."""
+    unit = row / np.linalg.norm(row)
+    far = np.abs(unit - unit.mean()) > eps * unit.std(ddof=1)
+    distances = np.abs(unit - unit.mean())[far & members]
+    return set(np.flatnonzero(far)), float(distances.mean()) if len(distances) else 0.0
+
+
+def test_two_sided_is_its_definition() -> None:
+    rng = np.random.default_rng(1)
+    h = rng.standard_t(3, size=(50, 200)) + 0.3
+    members = rng.random(200) < 0.5
+    x = torch.from_numpy(h)
+    for eps in (1.0, 2.0, 4.0):
+        expected = [numpy_two_sided(row, members, eps) for row in h]
+        active = reference.highly_active(x, eps, two_sided=True)
+        assert [set(row.nonzero().flatten().tolist()) for row in active] == [e[0] for e in expected]
+        assert torch.equal(reference.activation_counts(x, eps, two_sided=True), active.sum(0))
+        q = reference.q_score(x, torch.from_numpy(members), eps, two_sided=True)
+        np.testing.assert_allclose(q.numpy(), [e[1] for e in expected], rtol=1e-12)
+        sparse = reference.sparse_activations(x, eps, two_sided=True)
+        row = torch.repeat_interleave(torch.arange(50), sparse.offsets.diff())
+        signed = (x - x.mean(1, keepdim=True)) / x.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(sparse.value, signed[row, sparse.feature.long()])
+        assert (sparse.value < 0).any()
+
+
+def test_two_sided_gradient_is_the_closed_form() -> None:
+    """dQ/dh_k = (s_k 1[k in S] / m - sum_S s / (m r)) / n - Q h_k / n^2, and finite differences."""
+    torch.manual_seed(0)
+    h = torch.randn(6, 40, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(40) < 0.7
+    q = reference.q_score(h, mask, 0.8, two_sided=True)
+    (dh,) = torch.autograd.grad(q.sum(), h)
+    x = h.detach()
+    n = x.norm(dim=1, keepdim=True)
+    chosen = reference.highly_active(x, 0.8, two_sided=True) & mask
+    s = (x - x.mean(1, keepdim=True)).sign() * chosen
+    assert (s < 0).any(1).all()
+    m = chosen.sum(1, keepdim=True)
+    expected = (s / m - s.sum(1, keepdim=True) / (40 * m)) / n - q.detach()[:, None] * x / n**2
+    torch.testing.assert_close(dh, expected)
+    for function in (
+        lambda y: reference.q_score(y, mask, 0.8, two_sided=True),
+        lambda y: reference.q_score_loss(y, mask, 0.8, 0.7, 0.3, two_sided=True),
+        lambda y: reference.sparse_activations(y, 0.8, two_sided=True).value,
+    ):
+        assert torch.autograd.gradcheck(function, (h,), eps=1e-7, atol=1e-6)
+
+
 def test_special_rows() -> None:
     h = torch.ones(5, 40, requires_grad=True)
     rows = h * torch.tensor([0, 2, float("nan"), float("inf"), 1e20])[:, None]
@@ -98,6 +148,8 @@ def test_special_rows() -> None:
     assert q[:2].tolist() == [0, 0]
     assert q[2:].isnan().all()
     assert not reference.highly_active(rows).any()
+    assert torch.equal(reference.q_score(rows, two_sided=True).isnan(), q.isnan())
+    assert not reference.highly_active(rows, 0.0, two_sided=True).any()
     assert reference.q_score(torch.tensor([[5.0]])).tolist() == [0]
     assert reference.row_stats(torch.tensor([[5.0]])).std.isnan().all()
     assert reference.q_score_loss(torch.zeros(0, 4)).item() == 0
@@ -126,6 +178,34 @@ def test_cantelli_bounds_the_active_entries(rows: np.ndarray, eps: float) -> Non
     """At most r / (1 + eps^2) entries lie above mu + eps sigma: the reason why sparse entries are few."""
     active = reference.highly_active(torch.from_numpy(rows), eps).sum(1)
     assert (active <= rows.shape[1] / (1 + eps**2)).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows_of_floats, st.sampled_from([0.5, 1.0, 2.0, 4.0]))
+def test_chebyshev_bounds_the_two_sided_entries(rows: np.ndarray, eps: float) -> None:
+    """Fewer than r / eps^2 entries lie further than eps sigma from mu."""
+    active = reference.highly_active(torch.from_numpy(rows), eps, two_sided=True).sum(1)
+    assert (active < rows.shape[1] / eps**2).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows_of_floats, st.sampled_from([0.5, 1.0, 2.0, 4.0]))
+def test_both_sides_are_each_side(rows: np.ndarray, eps: float) -> None:
+    """L is that of h and that of its mirror image 2 mu - h, which has the same L and the same distances."""
+    h = torch.from_numpy(rows)
+    h = h - h.mean(1, keepdim=True).round()  # a whole mean mirrors without rounding
+    h = torch.cat([h, -h], 1)  # whose mean is 0
+    both = reference.highly_active(h, eps, two_sided=True)
+    assert torch.equal(both, reference.highly_active(h, eps) | reference.highly_active(-h, eps))
+
+    mu = torch.arange(1, len(h) + 1).unsqueeze(1)
+    shifted, mirrored = mu + h, mu - h
+    assert torch.equal(reference.highly_active(mirrored, eps, two_sided=True), both)
+    distances = [
+        reference.q_score(x, None, eps, two_sided=True) * reference.row_stats(x).l2
+        for x in (shifted, mirrored)
+    ]
+    torch.testing.assert_close(*distances, rtol=1e-12, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=40)

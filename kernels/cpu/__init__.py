@@ -1,8 +1,10 @@
 """The native CPU kernels: allocate the outputs, pass addresses to the C++ core.
 
 Every function takes ``h`` as (N, r) with unit stride inside a row and any row stride, float32, float16,
-bfloat16 or float64; sums and statistics are float32 (float64 for float64). Threads follow
-``torch.get_num_threads()``. Importing this package fails with ImportError where the core was not built.
+bfloat16 or float64; sums and statistics are float32 (float64 for float64). With ``two_sided`` L holds the
+entries more than eps standard deviations from the mean on either side, and ``saved`` has five rows instead
+of three, which tell a backward so. Threads follow ``torch.get_num_threads()``. Importing this package fails
+with ImportError where the core was not built.
 """
 
 from __future__ import annotations
@@ -38,6 +40,15 @@ def _empty(h: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=_accumulator(h))
 
 
+def _empty_saved(h: Tensor, two_sided: bool) -> Tensor:
+    """Upper threshold, |L & D|, l2; two-sided also lower threshold, entries above less entries below."""
+    return _empty(h, 5 if two_sided else 3, h.shape[0])
+
+
+def _is_two_sided(saved: Tensor) -> bool:
+    return saved.shape[0] == 5
+
+
 def _empty_gradient(h: Tensor) -> Tensor:
     return torch.empty(h.shape, dtype=h.dtype)
 
@@ -54,48 +65,62 @@ def row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     return dh
 
 
-def q_score(h: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+def q_score(h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False) -> Tensor:
     """``q_score_fwd`` where no gradient is wanted: nothing is kept."""
     q = _empty(h, h.shape[0])
-    _native.q_score_forward(*_matrix(h), _address(mask), eps, q.data_ptr(), 0)
+    _native.q_score_forward(*_matrix(h), _address(mask), eps, two_sided, q.data_ptr(), 0)
     return q
 
 
-def q_score_fwd(h: Tensor, mask: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    q, saved = _empty(h, h.shape[0]), _empty(h, 3, h.shape[0])
-    _native.q_score_forward(*_matrix(h), _address(mask), eps, q.data_ptr(), saved.data_ptr())
+def q_score_fwd(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    q, saved = _empty(h, h.shape[0]), _empty_saved(h, two_sided)
+    _native.q_score_forward(
+        *_matrix(h), _address(mask), eps, two_sided, q.data_ptr(), saved.data_ptr()
+    )
     return q, saved
 
 
 def q_score_bwd(dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Tensor) -> Tensor:
     dh = _empty_gradient(h)
     _native.q_score_backward(
-        *_matrix(h), _address(mask), dq.data_ptr(), q.data_ptr(), saved.data_ptr(), dh.data_ptr()
+        *_matrix(h),
+        _address(mask),
+        dq.data_ptr(),
+        q.data_ptr(),
+        saved.data_ptr(),
+        _is_two_sided(saved),
+        dh.data_ptr(),
     )
     return dh
 
 
-def highly_active(h: Tensor, eps: float) -> Tensor:
+def highly_active(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     active = torch.empty(h.shape, dtype=torch.bool)
-    _native.highly_active(*_matrix(h), eps, active.data_ptr())
+    _native.highly_active(*_matrix(h), eps, two_sided, active.data_ptr())
     return active
 
 
-def activation_counts(h: Tensor, eps: float) -> Tensor:
+def activation_counts(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     counts = torch.empty(h.shape[1], dtype=torch.int64)
-    _native.activation_counts(*_matrix(h), eps, counts.data_ptr())
+    _native.activation_counts(*_matrix(h), eps, two_sided, counts.data_ptr())
     return counts
 
 
-def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sparse_fwd(
+    h: Tensor, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     offsets = torch.empty(h.shape[0] + 1, dtype=torch.int64)
     stats = _empty(h, 4, h.shape[0])
-    entries = _native.sparse_forward(*_matrix(h), eps, offsets.data_ptr(), stats.data_ptr())
+    entries = _native.sparse_forward(
+        *_matrix(h), eps, two_sided, offsets.data_ptr(), stats.data_ptr()
+    )
     return offsets, *entries.take(), stats
 
 
 def score_rows(
-    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float, two_sided: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, features = h.shape
     offsets = torch.empty(rows + 1, dtype=torch.int64)
@@ -107,6 +132,7 @@ def score_rows(
         _address(mask),
         eps,
         keep_eps,
+        two_sided,
         offsets.data_ptr(),
         stats.data_ptr(),
         q.data_ptr(),
@@ -140,15 +166,22 @@ def sparse_bwd(
 
 
 def q_score_loss_fwd(
-    h: Tensor, mask: Tensor | None, eps: float, lambda1: float, lambda2: float, mean: bool
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    mean: bool,
+    two_sided: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, features = h.shape
-    loss, q, saved = _empty(h), _empty(h, rows), _empty(h, 3, rows)
+    loss, q, saved = _empty(h), _empty(h, rows), _empty_saved(h, two_sided)
     row_weight, col_weight = _empty(h, rows), _empty(h, features)
     _native.loss_forward(
         *_matrix(h),
         _address(mask),
         eps,
+        two_sided,
         lambda1,
         lambda2,
         mean,
@@ -177,6 +210,7 @@ def q_score_loss_bwd(
         dloss.data_ptr(),
         q.data_ptr(),
         saved.data_ptr(),
+        _is_two_sided(saved),
         row_weight.data_ptr(),
         col_weight.data_ptr(),
         dh.data_ptr(),

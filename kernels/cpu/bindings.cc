@@ -91,27 +91,34 @@ void row_stats_backward(int dtype, int threads, Address h, int64_t rows, int64_t
 }
 
 void q_score_forward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
-                     Address mask, double eps, Address q, Address saved) {
+                     Address mask, double eps, bool two_sided, Address q, Address saved) {
   const Arranged arranged(dtype, mask, features);
-  const QScoreForward a{
-      {at<void>(h), rows, features, row_stride}, arranged.get(), eps, at<void>(q), at<void>(saved)};
+  const QScoreForward a{{at<void>(h), rows, features, row_stride},
+                        arranged.get(),
+                        {eps, two_sided},
+                        at<void>(q),
+                        at<void>(saved)};
   const auto kernel = kernels(dtype).q_score_forward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
 void q_score_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
-                      Address mask, Address dq, Address q, Address saved, Address dh) {
+                      Address mask, Address dq, Address q, Address saved, bool two_sided, Address dh) {
   const Arranged arranged(dtype, mask, features);
-  const QScoreBackward a{
-      {at<void>(h), rows, features, row_stride}, arranged.get(), at<void>(dq), at<void>(q), at<void>(saved),
-      gradient(dtype, dh, rows, features)};
+  const QScoreBackward a{{at<void>(h), rows, features, row_stride},
+                         arranged.get(),
+                         at<void>(dq),
+                         at<void>(q),
+                         at<void>(saved),
+                         two_sided,
+                         gradient(dtype, dh, rows, features)};
   const auto kernel = kernels(dtype).q_score_backward;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
 void highly_active(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
-                   double eps, Address active) {
-  const HighlyActive a{{at<void>(h), rows, features, row_stride}, eps, at<uint8_t>(active)};
+                   double eps, bool two_sided, Address active) {
+  const HighlyActive a{{at<void>(h), rows, features, row_stride}, {eps, two_sided}, at<uint8_t>(active)};
   const auto kernel = kernels(dtype).highly_active;
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
@@ -123,8 +130,8 @@ void add_up(const int64_t* partial, int workers, int64_t features, int64_t* tota
 }
 
 void activation_counts(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
-                       double eps, Address counts) {
-  const ActivationCounts a{{at<void>(h), rows, features, row_stride}, eps};
+                       double eps, bool two_sided, Address counts) {
+  const ActivationCounts a{{at<void>(h), rows, features, row_stride}, {eps, two_sided}};
   const auto kernel = kernels(dtype).activation_counts;
   const int workers = workers_for(a.h, threads);
   const std::unique_ptr<int64_t[]> partial(new int64_t[workers * features]());
@@ -161,23 +168,23 @@ nb::tuple take(SparseEntries& e) {
 }
 
 SparseEntries* sparse_forward(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                              int64_t row_stride, double eps, Address offsets, Address stats) {
+                              int64_t row_stride, double eps, bool two_sided, Address offsets,
+                              Address stats) {
   int64_t* offset = at<int64_t>(offsets);
-  const SparseForward a{{at<void>(h), rows, features, row_stride}, eps, offset + 1, at<void>(stats)};
+  const SparseForward a{
+      {at<void>(h), rows, features, row_stride}, {eps, two_sided}, offset + 1, at<void>(stats)};
   const auto kernel = kernels(dtype).sparse_forward;
   return find_entries(dtype, workers_for(a.h, threads), a, offset,
                       [&](int, int64_t begin, int64_t end, Entries* e) { kernel(a, begin, end, e); });
 }
 
 SparseEntries* score_rows(int dtype, int threads, Address h, int64_t rows, int64_t features,
-                          int64_t row_stride, Address mask, double eps, double keep_eps, Address offsets,
-                          Address stats, Address q, Address num_active, Address counts) {
+                          int64_t row_stride, Address mask, double eps, double keep_eps, bool two_sided,
+                          Address offsets, Address stats, Address q, Address num_active, Address counts) {
   int64_t* offset = at<int64_t>(offsets);
-  const ScoreRows a{{{at<void>(h), rows, features, row_stride}, keep_eps, offset + 1, at<void>(stats)},
-                    at<uint8_t>(mask),
-                    eps,
-                    at<void>(q),
-                    at<int32_t>(num_active)};
+  const SparseForward sparse{
+      {at<void>(h), rows, features, row_stride}, {keep_eps, two_sided}, offset + 1, at<void>(stats)};
+  const ScoreRows a{sparse, at<uint8_t>(mask), eps, at<void>(q), at<int32_t>(num_active)};
   const auto kernel = kernels(dtype).score_rows;
   const int workers = workers_for(a.sparse.h, threads);
   const std::unique_ptr<int64_t[]> partial(new int64_t[workers * features]());
@@ -233,11 +240,14 @@ void finish_loss(const QScoreForward& f, const double* columns, double lambda1, 
 }
 
 void loss_forward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
-                  Address mask, double eps, double lambda1, double lambda2, bool mean, Address loss,
-                  Address q, Address saved, Address row_weight, Address col_weight) {
+                  Address mask, double eps, bool two_sided, double lambda1, double lambda2, bool mean,
+                  Address loss, Address q, Address saved, Address row_weight, Address col_weight) {
   const Arranged arranged(dtype, mask, features);
-  const QScoreForward a{
-      {at<void>(h), rows, features, row_stride}, arranged.get(), eps, at<void>(q), at<void>(saved)};
+  const QScoreForward a{{at<void>(h), rows, features, row_stride},
+                        arranged.get(),
+                        {eps, two_sided},
+                        at<void>(q),
+                        at<void>(saved)};
   const auto kernel = kernels(dtype).loss_forward;
   const int workers = workers_for(a.h, threads);
   const size_t partial = static_cast<size_t>(workers) * features;
@@ -257,7 +267,7 @@ void loss_forward(int dtype, int threads, Address h, int64_t rows, int64_t featu
 }
 
 void loss_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
-                   Address mask, Address dloss, Address q, Address saved, Address row_weight,
+                   Address mask, Address dloss, Address q, Address saved, bool two_sided, Address row_weight,
                    Address col_weight, Address dh) {
   const Arranged arranged(dtype, mask, features);
   const Arranged weights = Arranged::columns(dtype, col_weight, features);
@@ -266,6 +276,7 @@ void loss_backward(int dtype, int threads, Address h, int64_t rows, int64_t feat
                         at<void>(row_weight),
                         at<void>(q),
                         at<void>(saved),
+                        two_sided,
                         gradient(dtype, dh, rows, features)},
                        weights.get(),
                        dtype == kFloat64 ? *at<double>(dloss) : *at<float>(dloss)};

@@ -33,12 +33,20 @@ struct RowStatsBackward {
   Gradient dh;
 };
 
+// The set L: the entries more than eps standard deviations above the mean; `two_sided`: or below it.
+struct Activation {
+  double eps;
+  bool two_sided;
+};
+
 struct QScoreForward {
   Matrix h;
   const void* mask;  // D, arranged, or null for all features
-  double eps;
-  void* q;      // A (N,)
-  void* saved;  // A (3, N): threshold, |L & D|, l2; or null
+  Activation activation;
+  void* q;  // A (N,)
+  // A (3, N): upper threshold, |L & D|, l2; two-sided A (5, N): and the lower threshold, and how many more
+  // entries of L & D lie above the mean than below it. Or null.
+  void* saved;
 };
 
 struct QScoreBackward {
@@ -46,19 +54,20 @@ struct QScoreBackward {
   const void* mask;   // D, arranged, or null
   const void* dq;     // A (N,)
   const void* q;      // A (N,)
-  const void* saved;  // A (3, N)
+  const void* saved;  // A (3, N), two-sided (5, N)
+  bool two_sided;
   Gradient dh;
 };
 
 struct HighlyActive {
   Matrix h;
-  double eps;
+  Activation activation;
   uint8_t* active;  // (N, r)
 };
 
 struct ActivationCounts {
   Matrix h;
-  double eps;
+  Activation activation;
 };
 
 // Entries of consecutive rows, grown as they are found. `failed` is set when memory ran out.
@@ -72,7 +81,7 @@ struct Entries {
 
 struct SparseForward {
   Matrix h;
-  double eps;
+  Activation activation;
   int64_t* row_counts;  // (N,)
   void* stats;          // A (4, N)
 };
@@ -80,7 +89,7 @@ struct SparseForward {
 struct ScoreRows {
   SparseForward sparse;  // its eps is that of the entries
   const uint8_t* mask;   // D: (r,), or null for all features
-  double eps;            // that of the score and the counts, not below
+  double eps;            // that of the score and the counts, not below; on the same sides
   void* q;               // A (N,)
   int32_t* num_active;   // (N,): |L & D|
 };

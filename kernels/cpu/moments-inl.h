@@ -56,10 +56,30 @@ struct Moments {
   bool finite() const { return isfinite(l2) && isfinite(mean); }
 };
 
+// What lies above `high`, or two-sided below `low`, is highly active.
+template <class A>
+struct Thresholds {
+  A high, low;
+};
+
 // NaN, which nothing exceeds, where the row is not finite.
 template <class A>
-inline A threshold_of(const Moments<A>& m, double eps) {
-  return m.finite() ? m.mean + static_cast<A>(eps) * m.std : static_cast<A>(NAN);
+inline Thresholds<A> thresholds_of(const Moments<A>& m, double eps) {
+  if (!m.finite()) return {static_cast<A>(NAN), static_cast<A>(NAN)};
+  return {m.mean + static_cast<A>(eps) * m.std, m.mean - static_cast<A>(eps) * m.std};
+}
+
+template <class A>
+inline Thresholds<typename VectorOf<A>::type> in_all_lanes(const Thresholds<A>& t) {
+  return {broadcast(t.high), broadcast(t.low)};
+}
+
+// The lanes of `v` that are highly active.
+template <bool kTwoSided, class V>
+inline auto active_lanes(V v, const Thresholds<V>& t) {
+  auto active = greater(v, t.high);
+  if (kTwoSided) active |= greater(t.low, v);
+  return active;
 }
 
 // Sums of (x - shift), of its square, and of |x|, for each row of a group.

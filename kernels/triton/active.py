@@ -2,6 +2,8 @@
 
     L_i = { j : h_ij > mu_i + eps sigma_i }        counts_j = |{ i : j in L_i }|
 
+TWO_SIDED: L_i holds the j with h_ij < mu_i - eps sigma_i as well.
+
 Bytes moved per row, with b bytes a number: b D read; the mask writes D, the census nothing. A
 program of the census counts over its rows in registers and leaves one row of int32, summed at the
 end. Where a row does not fit one tile those sums stay in the cache.
@@ -15,7 +17,14 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import check_rows, device_guard, launch_settings
-from .tile import active_threshold, add_to_partial, load_block, row_moments, tile_rows
+from .tile import (
+    active_elements,
+    active_thresholds,
+    add_to_partial,
+    load_block,
+    row_moments,
+    tile_rows,
+)
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -26,6 +35,7 @@ def _highly_active_kernel(
     D: tl.constexpr,
     h_row_stride,
     eps,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -33,18 +43,18 @@ def _highly_active_kernel(
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
     h_row = row * h_row_stride
     mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
-    threshold = active_threshold(mean, std, l2, eps)
+    high, low = active_thresholds(mean, std, l2, eps)
     for start in range(0, D, BLOCK_D):
         h, column, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-        active = h > threshold[:, None]
+        active = active_elements(h, high, low, TWO_SIDED)
         active_pointers = active_ptr + row[:, None] * D + column[None, :]
         tl.store(active_pointers, active.to(tl.uint8), mask=inside)
 
 
 @triton.jit
-def count_active(h, threshold):
+def count_active(h, high, low, TWO_SIDED: tl.constexpr):
     """How many rows of a tile each column is active in: none of those that do not exist."""
-    return tl.sum((h > threshold[:, None]).to(tl.int32), axis=0)
+    return tl.sum(active_elements(h, high, low, TWO_SIDED).to(tl.int32), axis=0)
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -55,6 +65,7 @@ def _activation_counts_kernel(
     D: tl.constexpr,
     h_row_stride,
     eps,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     NUM_STAGES: tl.constexpr,
@@ -67,10 +78,10 @@ def _activation_counts_kernel(
         row, row_ok = tile_rows(tile, M, BLOCK_M)
         h_row = row * h_row_stride
         mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
-        threshold = active_threshold(mean, std, l2, eps)
+        high, low = active_thresholds(mean, std, l2, eps)
         for start in range(0, D, BLOCK_D):
             h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-            active = count_active(h, threshold)
+            active = count_active(h, high, low, TWO_SIDED)
             if D <= BLOCK_D:
                 counts += active
             else:
@@ -80,7 +91,7 @@ def _activation_counts_kernel(
         tl.store(partial_row + column, counts, mask=column < D)
 
 
-def highly_active(h: Tensor, eps: float) -> Tensor:
+def highly_active(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     """L as bool (N, r), for ``h`` (N, r)."""
     rows, features = check_rows(h)
     active = torch.empty((rows, features), dtype=torch.bool, device=h.device)
@@ -95,6 +106,7 @@ def highly_active(h: Tensor, eps: float) -> Tensor:
             features,
             h.stride(0),
             float(eps),
+            TWO_SIDED=two_sided,
             BLOCK_M=s.block_m,
             BLOCK_D=s.block_d,
             num_warps=s.num_warps,
@@ -102,7 +114,7 @@ def highly_active(h: Tensor, eps: float) -> Tensor:
     return active
 
 
-def activation_counts(h: Tensor, eps: float) -> Tensor:
+def activation_counts(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     """In how many rows each feature is in L: int64 (r,), for ``h`` (N, r)."""
     rows, features = check_rows(h)
     s = launch_settings(h, "columns")
@@ -116,6 +128,7 @@ def activation_counts(h: Tensor, eps: float) -> Tensor:
                 features,
                 h.stride(0),
                 float(eps),
+                TWO_SIDED=two_sided,
                 BLOCK_M=s.block_m,
                 BLOCK_D=s.block_d,
                 NUM_STAGES=s.num_stages,

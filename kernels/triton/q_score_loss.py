@@ -21,18 +21,23 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import as_bytes, check_rows, device_capability, device_guard, launch_settings
-from .q_score import row_scores, score_factors
+from .q_score import (
+    empty_saved,
+    is_two_sided,
+    row_scores,
+    score_factors,
+    score_gradient,
+    store_saved,
+)
 from .settings import FINISH_BLOCK, FINISH_WARPS, sum_settings
 from .tile import (
-    active_threshold,
+    active_thresholds,
     add_to_partial,
     load_block,
     load_field,
     load_members,
     reciprocal_norm,
     row_moments,
-    scored_features,
-    store_field,
     tile_rows,
     times_sign,
 )
@@ -50,6 +55,7 @@ def _q_score_loss_fwd_kernel(
     D: tl.constexpr,
     h_row_stride,
     eps,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     NUM_STAGES: tl.constexpr,
@@ -63,9 +69,9 @@ def _q_score_loss_fwd_kernel(
         row, row_ok = tile_rows(tile, M, BLOCK_M)
         h_row = row * h_row_stride
         mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
-        threshold = active_threshold(mean, std, l2, eps)
-        q, count = row_scores(
-            h_ptr, h_row, row_ok, mask_ptr, mean, l2, threshold, D, BLOCK_M, BLOCK_D
+        high, low = active_thresholds(mean, std, l2, eps)
+        q, count, balance = row_scores(
+            h_ptr, h_row, row_ok, mask_ptr, mean, l2, high, low, D, TWO_SIDED, BLOCK_M, BLOCK_D
         )
         q_sum += q
         n_inverse = reciprocal_norm(l2)
@@ -77,9 +83,7 @@ def _q_score_loss_fwd_kernel(
             else:
                 add_to_partial(partial_row, column, norms, tile == first, D)
         tl.store(q_ptr + row, q, mask=row_ok)
-        store_field(saved_ptr, 0, threshold, row, row_ok, M)
-        store_field(saved_ptr, 1, count, row, row_ok, M)
-        store_field(saved_ptr, 2, l2, row, row_ok, M)
+        store_saved(saved_ptr, high, low, count, balance, l2, row, row_ok, M, TWO_SIDED)
     tl.store(q_partial_ptr + first, tl.sum(q_sum, axis=0))
     if D <= BLOCK_D:
         column = tl.arange(0, BLOCK_D)
@@ -174,6 +178,7 @@ def _q_score_loss_bwd_kernel(
     M,
     D: tl.constexpr,
     h_row_stride,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -182,8 +187,6 @@ def _q_score_loss_bwd_kernel(
     dloss = tl.load(dloss_ptr)
     q = tl.load(q_ptr + row, mask=row_ok, other=0.0)
     row_weight = tl.load(row_weight_ptr + row, mask=row_ok, other=0.0)
-    threshold = load_field(saved_ptr, 0, row, row_ok, M)
-    count = load_field(saved_ptr, 1, row, row_ok, M)
     n_inverse = reciprocal_norm(load_field(saved_ptr, 2, row, row_ok, M))
 
     overuse = tl.zeros((BLOCK_M,), tl.float32)
@@ -192,15 +195,17 @@ def _q_score_loss_bwd_kernel(
         col_weight = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
         overuse += tl.sum(col_weight[None, :] * tl.abs(h), axis=1)
     scale = dloss * n_inverse
-    in_s, outside_s = score_factors(dloss * row_weight, count, n_inverse, D)
+    high, low, above, below, outside = score_factors(
+        dloss * row_weight, saved_ptr, row, row_ok, M, D, TWO_SIDED
+    )
     # NaN where Q is NaN, and then so is the whole row.
     of_unit = scale * (row_weight * q + overuse * n_inverse)
     for start in range(0, D, BLOCK_D):
         h, column, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         col_weight = tl.load(col_weight_ptr + column, mask=column < D, other=0.0)
-        scored = scored_features(h, threshold, load_members(mask_ptr, column, D))
-        unit = h * n_inverse[:, None]
-        dh = tl.where(scored, in_s[:, None], outside_s[:, None]) - of_unit[:, None] * unit
+        members = load_members(mask_ptr, column, D)
+        dh = score_gradient(h, members, high, low, above, below, outside, TWO_SIDED)
+        dh -= of_unit[:, None] * (h * n_inverse[:, None])
         dh += times_sign(scale[:, None] * col_weight[None, :], h)
         dh_pointers = dh_ptr + row[:, None] * D + column[None, :]
         tl.store(dh_pointers, dh.to(dh_ptr.dtype.element_ty), mask=inside)
@@ -213,20 +218,21 @@ def q_score_loss_fwd(
     lambda1: float,
     lambda2: float,
     mean: bool,
+    two_sided: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """loss (), Q (N,), saved (3, N), row_weight (N,), col_weight (r,): float32, for ``h`` (N, r).
+    """loss (), Q (N,), saved (3 or 5, N), row_weight (N,), col_weight (r,): float32, for ``h`` (N, r).
 
     ``saved`` is what ``q_score_fwd`` saves. Without rows the loss is 0.
     """
     rows, features = check_rows(h)
     s = launch_settings(h, "columns")
     sums = sum_settings(rows, features, device_capability(h))
-    loss, q, saved, row_weight, col_weight, q_partial, partial, row_loss, c = (
+    saved = empty_saved(h, two_sided)
+    loss, q, row_weight, col_weight, q_partial, partial, row_loss, c = (
         torch.empty(shape, dtype=torch.float32, device=h.device)
         for shape in (
             (),
             (rows,),
-            (3, rows),
             (rows,),
             (features,),
             (s.programs,),
@@ -249,6 +255,7 @@ def q_score_loss_fwd(
             features,
             h.stride(0),
             float(eps),
+            TWO_SIDED=two_sided,
             BLOCK_M=s.block_m,
             BLOCK_D=s.block_d,
             NUM_STAGES=s.num_stages,
@@ -312,6 +319,7 @@ def q_score_loss_bwd(
             rows,
             features,
             h.stride(0),
+            TWO_SIDED=is_two_sided(saved),
             BLOCK_M=s.block_m,
             BLOCK_D=s.block_d,
             num_warps=s.num_warps,

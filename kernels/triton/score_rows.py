@@ -16,13 +16,13 @@ from torch import Tensor
 from .active import count_active
 from .launch import as_bytes, check_rows, device_guard, launch_settings
 from .q_score import row_scores
-from .sparse import fill_entries
+from .sparse import empty_thresholds, fill_entries, store_thresholds
 from .tile import (
-    active_threshold,
+    active_elements,
+    active_thresholds,
     add_to_partial,
     load_block,
     row_moments,
-    scored_features,
     store_moments,
     tile_rows,
 )
@@ -33,7 +33,7 @@ def _score_rows_kernel(
     h_ptr,
     mask_ptr,
     stats_ptr,
-    threshold_ptr,
+    thresholds_ptr,
     entries_ptr,
     q_ptr,
     num_active_ptr,
@@ -43,6 +43,7 @@ def _score_rows_kernel(
     h_row_stride,
     eps,
     keep_eps,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     NUM_STAGES: tl.constexpr,
@@ -56,23 +57,23 @@ def _score_rows_kernel(
         row, row_ok = tile_rows(tile, M, BLOCK_M)
         h_row = row * h_row_stride
         mean, std, l1, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
-        threshold = active_threshold(mean, std, l2, eps)
-        keep_threshold = active_threshold(mean, std, l2, keep_eps)
+        high, low = active_thresholds(mean, std, l2, eps)
+        keep_high, keep_low = active_thresholds(mean, std, l2, keep_eps)
         entries = tl.zeros((BLOCK_M,), tl.int32)
         for start in range(0, D, BLOCK_D):
             h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-            kept = scored_features(h, keep_threshold, column < D)
+            kept = active_elements(h, keep_high, keep_low, TWO_SIDED) & (column < D)[None, :]
             entries += tl.sum(kept.to(tl.int32), axis=1)
-            active = count_active(h, threshold)
+            active = count_active(h, high, low, TWO_SIDED)
             if D <= BLOCK_D:
                 counts += active
             else:
                 add_to_partial(partial_row, column, active, tile == first, D)
-        q, num_active = row_scores(
-            h_ptr, h_row, row_ok, mask_ptr, mean, l2, threshold, D, BLOCK_M, BLOCK_D
+        q, num_active, _ = row_scores(
+            h_ptr, h_row, row_ok, mask_ptr, mean, l2, high, low, D, TWO_SIDED, BLOCK_M, BLOCK_D
         )
         store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M)
-        tl.store(threshold_ptr + row, keep_threshold, mask=row_ok)
+        store_thresholds(thresholds_ptr, keep_high, keep_low, row, row_ok, M, TWO_SIDED)
         tl.store(entries_ptr + row, entries, mask=row_ok)
         tl.store(q_ptr + row, q, mask=row_ok)
         tl.store(num_active_ptr + row, num_active.to(tl.int32), mask=row_ok)
@@ -82,7 +83,7 @@ def _score_rows_kernel(
 
 
 def score_rows(
-    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float, two_sided: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Scores at ``eps`` and entries above ``keep_eps`` <= eps, for ``h`` (N, r); mask: bool (r,).
 
@@ -93,7 +94,8 @@ def score_rows(
     rows, features = check_rows(h)
     s = launch_settings(h, "columns")
     stats = torch.empty((4, rows), dtype=torch.float32, device=h.device)
-    threshold, q = (torch.empty(rows, dtype=torch.float32, device=h.device) for _ in range(2))
+    thresholds = empty_thresholds(h, two_sided)
+    q = torch.empty(rows, dtype=torch.float32, device=h.device)
     entries, num_active = (torch.empty(rows, dtype=torch.int32, device=h.device) for _ in range(2))
     partial = torch.empty((s.programs, features), dtype=torch.int32, device=h.device)
     if rows:
@@ -102,7 +104,7 @@ def score_rows(
                 h,
                 as_bytes(mask),
                 stats,
-                threshold,
+                thresholds,
                 entries,
                 q,
                 num_active,
@@ -112,9 +114,10 @@ def score_rows(
                 h.stride(0),
                 float(eps),
                 float(keep_eps),
+                TWO_SIDED=two_sided,
                 BLOCK_M=s.block_m,
                 BLOCK_D=s.block_d,
                 NUM_STAGES=s.num_stages,
                 num_warps=s.num_warps,
             )
-    return *fill_entries(h, stats, threshold, entries), stats, q, num_active, partial.sum(0)
+    return *fill_entries(h, stats, thresholds, entries), stats, q, num_active, partial.sum(0)

@@ -1,6 +1,7 @@
 """The highly active entries of h (M, D) in compressed sparse row order, and their gradient.
 
     value_j = (h_j - mu) / n    for j in L = { j : h_j > mu + eps sigma },  ascending in a row
+    TWO_SIDED: L = { j : |h_j - mu| > eps sigma }
     dh = gradient of the statistics + (g_k [k in L] - sum_L g / D) / n - (sum_L g value) h / n^2
 
 The number of entries is known only once h has been read: one kernel computes the statistics and
@@ -20,27 +21,37 @@ from .launch import check_rows, device_guard, launch_settings
 from .row_stats import stats_factors, stats_gradient
 from .settings import entries_block
 from .tile import (
-    active_threshold,
+    active_elements,
+    active_thresholds,
     load_block,
     load_field,
     reciprocal_norm,
     row_moments,
-    scored_features,
+    store_field,
     store_moments,
     tile_rows,
 )
+
+
+@triton.jit
+def store_thresholds(thresholds_ptr, high, low, row, row_ok, M, TWO_SIDED: tl.constexpr):
+    """The thresholds of each row's entries, (1, M) or (2, M)."""
+    store_field(thresholds_ptr, 0, high, row, row_ok, M)
+    if TWO_SIDED:
+        store_field(thresholds_ptr, 1, low, row, row_ok, M)
 
 
 @triton.jit(do_not_specialize=["M"])
 def _sparse_count_kernel(
     h_ptr,
     stats_ptr,
-    threshold_ptr,
+    thresholds_ptr,
     count_ptr,
     M,
     D: tl.constexpr,
     h_row_stride,
     eps,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -48,14 +59,14 @@ def _sparse_count_kernel(
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
     h_row = row * h_row_stride
     mean, std, l1, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
-    threshold = active_threshold(mean, std, l2, eps)
+    high, low = active_thresholds(mean, std, l2, eps)
     count = tl.zeros((BLOCK_M,), tl.int32)
     for start in range(0, D, BLOCK_D):
         h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-        active = scored_features(h, threshold, column < D)
+        active = active_elements(h, high, low, TWO_SIDED) & (column < D)[None, :]
         count += tl.sum(active.to(tl.int32), axis=1)
     store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M)
-    tl.store(threshold_ptr + row, threshold, mask=row_ok)
+    store_thresholds(thresholds_ptr, high, low, row, row_ok, M, TWO_SIDED)
     tl.store(count_ptr + row, count, mask=row_ok)
 
 
@@ -63,24 +74,28 @@ def _sparse_count_kernel(
 def _sparse_fill_kernel(
     h_ptr,
     stats_ptr,
-    threshold_ptr,
+    thresholds_ptr,
     offsets_ptr,
     feature_ptr,
     value_ptr,
     M,
     D: tl.constexpr,
     h_row_stride,
+    TWO_SIDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
     mean = load_field(stats_ptr, 0, row, row_ok, M)
     n_inverse = reciprocal_norm(load_field(stats_ptr, 3, row, row_ok, M))
-    threshold = tl.load(threshold_ptr + row, mask=row_ok, other=0.0)
+    high = load_field(thresholds_ptr, 0, row, row_ok, M)
+    low = high
+    if TWO_SIDED:
+        low = load_field(thresholds_ptr, 1, row, row_ok, M)
     entry = tl.load(offsets_ptr + row, mask=row_ok, other=0)
     for start in range(0, D, BLOCK_D):
         h, column, _inside = load_block(h_ptr, row * h_row_stride, start, row_ok, D, BLOCK_D)
-        active = scored_features(h, threshold, column < D)
+        active = active_elements(h, high, low, TWO_SIDED) & (column < D)[None, :]
         rank = tl.cumsum(active.to(tl.int32), axis=1) - 1
         position = entry[:, None] + rank
         feature = tl.broadcast_to(column[None, :], (BLOCK_M, BLOCK_D))
@@ -149,10 +164,15 @@ def _sparse_bwd_kernel(
         tl.store(dh_ptr + dh_row[:, None] + feature, dh.to(dh_ptr.dtype.element_ty), mask=exists)
 
 
+def empty_thresholds(h: Tensor, two_sided: bool) -> Tensor:
+    """Room for the thresholds of the entries of each row of ``h``: the upper, TWO_SIDED and the lower."""
+    return torch.empty((2 if two_sided else 1, h.shape[0]), dtype=torch.float32, device=h.device)
+
+
 def fill_entries(
-    h: Tensor, stats: Tensor, threshold: Tensor, count: Tensor
+    h: Tensor, stats: Tensor, thresholds: Tensor, count: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """offsets, feature, value of the ``count`` (N,) entries of each row above its ``threshold``."""
+    """offsets, feature, value of the ``count`` (N,) entries of each row beyond its ``thresholds``."""
     rows, features = h.shape
     offsets = torch.empty(rows + 1, dtype=torch.int64, device=h.device)
     offsets[:1].zero_()
@@ -167,13 +187,14 @@ def fill_entries(
             _sparse_fill_kernel[(s.programs,)](
                 h,
                 stats,
-                threshold,
+                thresholds,
                 offsets,
                 feature,
                 value,
                 rows,
                 features,
                 h.stride(0),
+                TWO_SIDED=len(thresholds) == 2,
                 BLOCK_M=s.block_m,
                 BLOCK_D=s.block_d,
                 num_warps=s.num_warps,
@@ -181,11 +202,13 @@ def fill_entries(
     return offsets, feature, value
 
 
-def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sparse_fwd(
+    h: Tensor, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """offsets (N + 1,) int64, feature (nnz,) int32, value (nnz,) float32, statistics (4, N)."""
     rows, features = check_rows(h)
     stats = torch.empty((4, rows), dtype=torch.float32, device=h.device)
-    threshold = torch.empty(rows, dtype=torch.float32, device=h.device)
+    thresholds = empty_thresholds(h, two_sided)
     count = torch.empty(rows, dtype=torch.int32, device=h.device)
     s = launch_settings(h)
     if rows:
@@ -193,17 +216,18 @@ def sparse_fwd(h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             _sparse_count_kernel[(s.programs,)](
                 h,
                 stats,
-                threshold,
+                thresholds,
                 count,
                 rows,
                 features,
                 h.stride(0),
                 float(eps),
+                TWO_SIDED=two_sided,
                 BLOCK_M=s.block_m,
                 BLOCK_D=s.block_d,
                 num_warps=s.num_warps,
             )
-    return *fill_entries(h, stats, threshold, count), stats
+    return *fill_entries(h, stats, thresholds, count), stats
 
 
 def sparse_bwd(

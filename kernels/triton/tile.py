@@ -97,9 +97,23 @@ def row_moments(
 
 
 @triton.jit
-def active_threshold(mean, std, l2, eps):
-    """mu + eps sigma, or NaN, which nothing exceeds, where the norm is NaN or overflowed."""
-    return tl.where(l2 < float("inf"), mean + eps * std, float("nan"))
+def active_thresholds(mean, std, l2, eps):
+    """mu + eps sigma and mu - eps sigma, or NaN, beyond which nothing is, where the norm is not finite."""
+    finite = l2 < float("inf")
+    high = tl.where(finite, mean + eps * std, float("nan"))
+    return high, tl.where(finite, mean - eps * std, float("nan"))
+
+
+@triton.jit
+def active_elements(h, high, low, TWO_SIDED: tl.constexpr):
+    """Which elements of a tile are in L: above ``high``, or TWO_SIDED below ``low``.
+
+    None is in a row that does not exist: its h and its thresholds are 0.
+    """
+    active = h > high[:, None]
+    if TWO_SIDED:
+        active = active | (h < low[:, None])
+    return active
 
 
 @triton.jit
@@ -109,15 +123,6 @@ def load_members(mask_ptr, column, D: tl.constexpr):
     if mask_ptr is not None:
         members = tl.load(mask_ptr + column, mask=members, other=0) != 0
     return members
-
-
-@triton.jit
-def scored_features(h, threshold, members):
-    """Which elements of a tile are in L and among the columns ``members``.
-
-    None is in a row that does not exist: its h and its threshold are 0.
-    """
-    return (h > threshold[:, None]) & members[None, :]
 
 
 @triton.jit

@@ -123,6 +123,7 @@ def discover_in_parts(
     lower: float,
     upper: float,
     fingerprint: str | None,
+    two_sided: bool = False,
 ) -> Discovery:
     """Census, D, and how many samples D leaves empty; two passes over the parts.
 
@@ -131,6 +132,7 @@ def discover_in_parts(
         eps: at least ``activation_eps``; None takes the suggested one, or where there is none the
             one with the fewest empty samples.
         fingerprint: the encoder's, kept with the features.
+        two_sided: whether the parts hold entries below the mean as well, kept with the features.
     """
     grid = eps_grid(activation_eps)
     wanted = [*grid] if eps is None else [*grid, eps]
@@ -142,7 +144,9 @@ def discover_in_parts(
     candidates = [
         replace(
             discriminative_features(
-                FeatureCensus.from_counts(torch.from_numpy(counts), census.num_samples, threshold),
+                FeatureCensus.from_counts(
+                    torch.from_numpy(counts), census.num_samples, threshold, two_sided=two_sided
+                ),
                 lower,
                 upper,
             ),

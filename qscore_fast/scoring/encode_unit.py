@@ -26,6 +26,7 @@ class UnitEncoder:
         encoder: on the device to use.
         batch_size: images a call of the encoder.
         activation_eps: entries above mu + activation_eps * sigma are kept.
+        two_sided: whether those below mu - activation_eps * sigma are kept as well.
         keep_embeddings: whether the rows carry the float16 representations.
     """
 
@@ -35,12 +36,14 @@ class UnitEncoder:
         encoder: Encoder,
         batch_size: int,
         activation_eps: float,
+        two_sided: bool,
         keep_embeddings: bool,
     ) -> None:
         self.source = source
         self.encoder = encoder
         self.batch_size = batch_size
         self.activation_eps = activation_eps
+        self.two_sided = two_sided
         self.keep_embeddings = keep_embeddings
 
     def encode(
@@ -90,7 +93,7 @@ class UnitEncoder:
                 "take a smaller batch_size (--batch-size); the finished parts stay"
             ) from error
         encoded = time.perf_counter()
-        sparse = sparse_activations(h, self.activation_eps)
+        sparse = sparse_activations(h, self.activation_eps, two_sided=self.two_sided)
         offsets, feature, value, *stats = (column.cpu() for column in sparse)
         columns = torch.stack(stats, dim=1).float()
         # The standard deviation of a single feature is undefined; that makes the image no failure.

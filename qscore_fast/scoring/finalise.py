@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from qscore_fast.errors import QScoreError, SettingsError, StoreError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.scoring.discovery import DEFAULT_EPS, Discovery, discover_in_parts
@@ -58,8 +60,7 @@ def finalise(
     if features is None:
         discovery = discover_in_store(store, eps=eps, lower=lower, upper=upper)
         features, notes = discovery.features, discovery.notes()
-    write_results(store, features, request, notes)
-    return notes
+    return write_results(store, features, request, notes)
 
 
 def discover_in_store(store: Store, *, eps: Eps, lower: float, upper: float) -> Discovery:
@@ -74,13 +75,40 @@ def discover_in_store(store: Store, *, eps: Eps, lower: float, upper: float) -> 
         lower=lower,
         upper=upper,
         fingerprint=asked["encoder"]["fingerprint"],
+        two_sided=asked["two_sided"],
     )
+
+
+def share_below_zero(store: Store) -> float:
+    """How much of the representations' absolute sum over all samples is of features below 0, 0 to 1."""
+    num_features = store.record.asked["encoder"]["num_features"]
+    total = absolute = 0.0
+    for part in store.parts(["mean", "l1", "status"]):
+        total += part.stat("mean").sum(dtype=np.float64) * num_features
+        absolute += part.stat("l1").sum(dtype=np.float64)
+    return (absolute - total) / (2 * absolute) if absolute else 0.0
+
+
+def signed_notes(store: Store) -> list[str]:
+    """What a user should know who scores features with signs on one side, one sentence."""
+    if store.record.asked["two_sided"]:
+        return []
+    share = share_below_zero(store)
+    # Far above what rounding leaves of features that end in a ReLU.
+    if share <= 0.5e-3:
+        return []
+    return [
+        f"the encoder's features have signs ({100 * share:.3g} % of their absolute sum is below zero), and "
+        "only those far above the mean were counted: two_sided (--two-sided) counts both sides, an "
+        "extension beyond the paper"
+    ]
 
 
 def write_results(
     store: Store, features: DiscriminativeFeatures, request: dict[str, Any], notes: list[str]
-) -> None:
-    """features.npz, then scores.parquet, which names the features that it was made with."""
+) -> list[str]:
+    """features.npz, then scores.parquet, which names the features that it was made with; all notes."""
+    notes = [*notes, *signed_notes(store)]
     write_features(features, store.path / "features.npz")
     header = ScoresHeader(
         run=store.record.key,
@@ -91,6 +119,7 @@ def write_results(
         notes=notes,
     )
     write_scores(store, features, header)
+    return notes
 
 
 def write_features(features: DiscriminativeFeatures, path: Path) -> None:

@@ -20,7 +20,7 @@ KEY = b"qscore_fast.run"
 
 
 def part_schema(num_features: int) -> pa.Schema:
-    """The columns of a part. The lists hold the entries above ``activation_eps``, ascending."""
+    """The columns of a part. The lists hold the entries of L at ``activation_eps``, ascending."""
     index = pa.uint16() if num_features <= 2**16 else pa.uint32()
     return pa.schema(
         [
@@ -105,8 +105,8 @@ class Part:
     activation_eps: float
 
     @classmethod
-    def read(cls, path: Path, activation_eps: float) -> Part:
-        """Read and verify a part.
+    def read(cls, path: Path, activation_eps: float, columns: list[str] | None = None) -> Part:
+        """Read and verify a part, or some of its columns, status among them.
 
         Raises:
             StoreError: the file is damaged.
@@ -114,7 +114,7 @@ class Part:
         try:
             # Not read_table: that reads through a dataset, which knows no checksums.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                return cls(file.read(), activation_eps)
+                return cls(file.read(columns), activation_eps)
         except (OSError, pa.ArrowException) as error:
             reason = str(error).split("\n")[0]
             raise StoreError(
@@ -144,15 +144,20 @@ class Part:
 
     @cached_property
     def value(self) -> np.ndarray:
-        """(nnz,) float32: the entries' (h_ij - mu_i) / ||h_i||."""
+        """(nnz,) float32: the entries' (h_ij - mu_i) / ||h_i||; below 0 in a two-sided run alone."""
         return pc.list_flatten(self.ok["value"]).to_numpy()
 
     @cached_property
+    def distance(self) -> np.ndarray:
+        """(nnz,) float32: the entries' |h_ij - mu_i| / ||h_i||, whose mean within D is Q."""
+        return np.abs(self.value)
+
+    @cached_property
     def z(self) -> np.ndarray:
-        """(nnz,) float64: the entries' (h_ij - mu_i) / sigma_i, all above ``activation_eps``."""
+        """(nnz,) float64: the entries' |h_ij - mu_i| / sigma_i, all above ``activation_eps``."""
         l2, std = (self.stat(name).astype(np.float64) for name in ("l2", "std"))
         scale = np.divide(l2, std, out=np.zeros_like(l2), where=std > 0)  # else: no entries
-        z = self.value * scale[self.row]
+        z = self.distance * scale[self.row]
         # Stored means active at activation_eps, whatever the rounding of value says.
         return np.maximum(z, np.nextafter(self.activation_eps, np.inf))
 

@@ -36,7 +36,9 @@ class RunRecord:
     @property
     def key(self) -> str:
         """SHA-256 (hex) of ``asked``; every part carries it."""
-        return hashlib.sha256(json.dumps(self.asked, sort_keys=True).encode()).hexdigest()
+        # A one-sided run has the key of a record without the field: parts that carry that one stay valid.
+        asked = {k: v for k, v in self.asked.items() if k != "two_sided" or v}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
     def num_images(self) -> int:
@@ -60,7 +62,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
-        """Read run.json.
+        """Read run.json; one without ``two_sided`` is of a one-sided run.
 
         Raises:
             StoreError: missing, damaged, or of another version.
@@ -80,7 +82,7 @@ class RunRecord:
                 f"this qscore-fast reads {FORMAT_VERSION}: {remedy}"
             )
         about = {k: v for k, v in content.items() if k not in ("format", "format_version", "asked")}
-        return cls(content["asked"], about)
+        return cls({"two_sided": False, **content["asked"]}, about)
 
 
 def describe_run(
@@ -89,6 +91,7 @@ def describe_run(
     *,
     unit_size: int,
     activation_eps: float,
+    two_sided: bool,
     embeddings: str,
     max_pixels: int,
 ) -> RunRecord:
@@ -102,12 +105,13 @@ def describe_run(
         "encoder": {
             "fingerprint": encoder.fingerprint,
             "num_features": encoder.num_features,
-            "dtype": "float32",
+            "dtype": encoder.precision,
         },
         "preprocess": encoder.preprocess.to_json(),
         "decoder": {"name": "pillow", "max_pixels": max_pixels},
         "unit_size": unit_size,
         "activation_eps": activation_eps,
+        "two_sided": two_sided,
         "embeddings": embeddings,
     }
     about = {

@@ -51,6 +51,7 @@ def score(
     workers: int | None = None,
     unit_size: int = 1024,
     activation_eps: float = 2.0,
+    two_sided: bool | None = None,
     embeddings: Literal["none", "npy"] = "none",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     device: torch.device | str | None = None,
@@ -80,6 +81,9 @@ def score(
         unit_size: images a part: what is lost, at most, when the run is killed.
         activation_eps: activations above mean + activation_eps * std are kept in the parts, so that
             every eps from there on can be asked later.
+        two_sided: whether activations below mean - eps * std count as well, for encoders whose features
+            have signs: an extension beyond the paper, see ``q_score``. None takes that of ``features``,
+            otherwise False.
         embeddings: "npy" keeps the representations as float16 beside the parts.
         max_pixels: images of more pixels are recorded as errors from their header alone.
         device: for the encoder and the kernels; see ``load_encoder``.
@@ -106,12 +110,14 @@ def score(
         encoder = load_encoder(encoder, device=device)
     elif device is not None:
         encoder = encoder.to(device)
-    if unit_size * encoder.num_features / (1 + activation_eps**2) >= 2**31:
-        raise SettingsError(
-            f"unit_size = {unit_size} with {encoder.num_features} features is too large for one part"
-        )
     if features is not None:
         features = load_features(features, encoder.fingerprint, encoder.num_features)
+        if two_sided not in (None, features.two_sided):
+            raise SettingsError(
+                f"two_sided = {two_sided} contradicts the features, which were discovered with two_sided "
+                f"= {features.two_sided}: leave two_sided out, or discover them again"
+            )
+        two_sided = features.two_sided
         if eps not in (None, features.eps):
             raise SettingsError(
                 f"eps = {eps} contradicts the features, which were discovered at {features.eps:g}: "
@@ -119,22 +125,35 @@ def score(
             )
         eps = features.eps
     check_eps(eps, activation_eps)
+    two_sided = bool(two_sided)
+    if unit_size * most_entries(encoder.num_features, activation_eps, two_sided) >= 2**31:
+        raise SettingsError(
+            f"unit_size = {unit_size} with {encoder.num_features} features is too large for one part"
+        )
 
     record = describe_run(
         source,
         encoder,
         unit_size=unit_size,
         activation_eps=float(activation_eps),
+        two_sided=two_sided,
         embeddings=embeddings,
         max_pixels=max_pixels,
     )
     with Store.writing(out, record, overwrite) as store:
         unit_encoder = UnitEncoder(
-            source, encoder, batch_size, float(activation_eps), embeddings == "npy"
+            source, encoder, batch_size, float(activation_eps), two_sided, embeddings == "npy"
         )
         session = _encode_missing(store, unit_encoder, max_pixels, workers, progress)
         finalise(store, features=features, eps=eps, lower=lower, upper=upper)
     return ScoreRun(out, session)
+
+
+def most_entries(num_features: int, eps: float, two_sided: bool) -> float:
+    """How many entries of one image can be in L: Cantelli's bound, two-sided Chebyshev's."""
+    if two_sided:
+        return num_features / max(1, eps**2)
+    return num_features / (1 + eps**2)
 
 
 def _encode_missing(

@@ -142,6 +142,7 @@ class ScoreRun:
             "num_features": features.mask.numel(),
             "num_discriminative": int(features.mask.sum()),
             "eps": features.eps,
+            "two_sided": features.two_sided,
             "lower": features.lower,
             "upper": features.upper,
             "empty_fraction": float(np.mean(scores["num_active"].to_numpy() == 0)),

@@ -35,8 +35,9 @@ ERRORS = pa.schema(
 
 
 def features_hash(features: DiscriminativeFeatures) -> str:
-    """SHA-256 (hex) of D, its eps and its encoder."""
-    digest = hashlib.sha256(f"{features.eps!r} {features.fingerprint}\n".encode())
+    """SHA-256 (hex) of D, its eps and sides, and its encoder."""
+    sides = " two-sided" if features.two_sided else ""
+    digest = hashlib.sha256(f"{features.eps!r} {features.fingerprint}{sides}\n".encode())
     digest.update(np.packbits(features.mask.cpu().numpy()).data)
     return digest.hexdigest()
 
@@ -44,7 +45,7 @@ def features_hash(features: DiscriminativeFeatures) -> str:
 def scores_of_part(part: Part, mask: np.ndarray, eps: float) -> pa.Table:
     """The scores of a part's OK rows.
 
-    Q is the mean of the values in L (z > eps, strictly) and D, and 0 where there are none.
+    Q is the mean of the distances in L (z > eps, strictly) and D, and 0 where there are none.
 
     Args:
         mask: D, bool (r,).
@@ -54,7 +55,7 @@ def scores_of_part(part: Part, mask: np.ndarray, eps: float) -> pa.Table:
     highly_active = part.z > eps
     active = highly_active & mask[part.feature]
     num_active = np.bincount(part.row[active], minlength=num_rows)
-    total = np.bincount(part.row[active], part.value[active], minlength=num_rows)
+    total = np.bincount(part.row[active], part.distance[active], minlength=num_rows)
     return pa.Table.from_arrays(
         [
             part.ok["sample_id"].combine_chunks(),

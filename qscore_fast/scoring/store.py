@@ -102,10 +102,10 @@ class Store:
         with replacing(self.part_path(index)) as temporary:
             write_table(rows.table(schema), temporary, {KEY: self.record.key.encode()})
 
-    def parts(self) -> Iterator[Part]:
-        """Every part in order, one in memory at a time."""
+    def parts(self, columns: list[str] | None = None) -> Iterator[Part]:
+        """Every part in order, one in memory at a time; with ``columns`` these alone, status among them."""
         for index in range(self.record.num_units):
-            yield Part.read(self.part_path(index), self.record.asked["activation_eps"])
+            yield Part.read(self.part_path(index), self.record.asked["activation_eps"], columns)
 
     def part_notes(self) -> Iterator[dict[str, Any]]:
         """Counts, timings and errors of every part in order."""

@@ -23,16 +23,18 @@ def make_rows(r: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor,
     return h, (torch.rand(r, generator=generator) > 0.3).to(device)
 
 
-def check(h: Tensor, mask: Tensor | None, eps: float, keep_eps: float) -> tuple[Tensor, ...]:
+def check(
+    h: Tensor, mask: Tensor | None, eps: float, keep_eps: float, two_sided: bool = False
+) -> tuple[Tensor, ...]:
     """Compare with the separate functions, and return what ``score_rows`` returned.
 
     Equal to the last bit, but for the native score, which is summed over the entries instead of the row.
     """
-    everything = kernels.score_rows(h, mask, eps, keep_eps)
+    everything = kernels.score_rows(h, mask, eps, keep_eps, two_sided)
     offsets, feature, value, stats, q, num_active, counts = everything
-    active = kernels.highly_active(h, eps)
-    expected_q, saved = kernels.q_score_fwd(h, mask, eps)
-    expected = (*kernels.sparse_fwd(h, keep_eps), expected_q)
+    active = kernels.highly_active(h, eps, two_sided)
+    expected_q, saved = kernels.q_score_fwd(h, mask, eps, two_sided)
+    expected = (*kernels.sparse_fwd(h, keep_eps, two_sided), expected_q)
     for mine, theirs in zip((offsets, feature, value, stats, q), expected, strict=True):
         assert mine.dtype == theirs.dtype
         tolerance = 1e-6 if mine is q and kernels.__name__.endswith("cpu") else 0
@@ -43,7 +45,7 @@ def check(h: Tensor, mask: Tensor | None, eps: float, keep_eps: float) -> tuple[
     assert torch.equal(num_active.float(), saved[1])
     assert counts.dtype == torch.int64
     assert torch.equal(counts, active.sum(0))
-    assert torch.equal(counts, kernels.activation_counts(h, eps))
+    assert torch.equal(counts, kernels.activation_counts(h, eps, two_sided))
     return everything
 
 
@@ -53,17 +55,19 @@ def test_equals_the_separate_functions(r: int, dtype: torch.dtype, device: torch
     h, mask = make_rows(r, dtype, device)
     check(h, mask, EPS, KEEP_EPS)
     check(h, None, EPS, EPS)
+    check(h, mask, EPS, KEEP_EPS, two_sided=True)
 
 
 @pytest.mark.parametrize("r", [129, 2048])
-def test_equals_the_reference(r: int, device: torch.device) -> None:
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_equals_the_reference(r: int, two_sided: bool, device: torch.device) -> None:
     h, mask = make_rows(r, torch.float32, device)
     exact = h.double()
     offsets, feature, value, stats, q, num_active, counts = kernels.score_rows(
-        h, mask, EPS, KEEP_EPS
+        h, mask, EPS, KEEP_EPS, two_sided
     )
-    entries = reference.sparse_activations(exact, KEEP_EPS)
-    active = reference.highly_active(exact, EPS)
+    entries = reference.sparse_activations(exact, KEEP_EPS, two_sided)
+    active = reference.highly_active(exact, EPS, two_sided)
     assert torch.equal(offsets, entries.offsets)
     assert torch.equal(feature, entries.feature)
     assert torch.equal(num_active, (active & mask).sum(1))
@@ -71,7 +75,7 @@ def test_equals_the_reference(r: int, device: torch.device) -> None:
     for actual, expected in (
         (value, entries.value),
         (stats, torch.stack(reference.row_stats(exact))),
-        (q, reference.q_score(exact, mask, EPS)),
+        (q, reference.q_score(exact, mask, EPS, two_sided)),
     ):
         torch.testing.assert_close(actual.double(), expected, rtol=2e-6, atol=2e-7)
 
@@ -84,6 +88,7 @@ def test_rows_that_are_not_finite(r: int, device: torch.device) -> None:
     _, feature, _, _, q, num_active, counts = check(h, mask, EPS, KEEP_EPS)
     assert q[:2].isnan().all()
     assert num_active[:3].tolist() == [0, 0, 0]
+    check(h, mask, EPS, KEEP_EPS, two_sided=True)
     alone = kernels.score_rows(h[3:], mask, EPS, KEEP_EPS)
     assert torch.equal(feature, alone[1])
     assert torch.equal(counts, alone[6])

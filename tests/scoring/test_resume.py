@@ -160,6 +160,7 @@ def test_damage_inside_a_part_is_noticed_and_named(
         ({"unit_size": 21}, "unit_size: 20 -> 21"),
         ({"activation_eps": 2.5}, "activation_eps: 2.0 -> 2.5"),
         ({"embeddings": "none"}, "embeddings: npy -> none"),
+        ({"two_sided": True}, "two_sided: False -> True"),
         ({"max_pixels": 10**6}, "decoder.max_pixels: 178956970 -> 1000000"),
     ],
 )
@@ -176,6 +177,23 @@ def test_other_settings_are_refused(
     run = run_it(folder, encoder, tmp_path, **settings, overwrite=True)
     assert run.session is not None
     assert run.session.parts_done == 5
+
+
+def test_a_record_from_before_two_sided_is_continued(
+    tmp_path: Path, folder: Path, encoder: Encoder, alone: dict[str, Any]
+) -> None:
+    """It is a one-sided run, with the same key."""
+    run_it(folder, encoder, tmp_path)
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["asked"].pop("two_sided") is False
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert ScoreRun(tmp_path).summary["two_sided"] is False
+    discover(tmp_path)
+    run = run_it(folder, encoder, tmp_path)
+    assert run.session is not None
+    assert run.session.parts_done == 0
+    with pytest.raises(StoreError, match=r"two_sided: False -> True"):
+        run_it(folder, encoder, tmp_path, two_sided=True)
 
 
 def test_another_encoder_and_other_images_are_refused(

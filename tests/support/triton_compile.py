@@ -35,6 +35,10 @@ KERNELS = {
     "_q_score_loss_bwd_kernel": "q_score_loss",
 }
 WITHOUT_H = ("_q_score_loss_sums_kernel", "_q_score_loss_finish_kernel")
+# Those that find L anew or follow it into the gradient: compiled for L on both sides as well.
+TWO_SIDED = tuple(
+    k for k in KERNELS if k not in WITHOUT_H and "row_stats" not in k and k != "_sparse_bwd_kernel"
+)
 KINDS = {
     "_activation_counts_kernel": "columns",
     "_q_score_loss_fwd_kernel": "columns",
@@ -78,14 +82,14 @@ def capability(device: str):
     return settings_module().Capability(device, *DEVICES[device])
 
 
-def source(kernel: object, name: str, device: str, d: int, dtype: str):
+def source(kernel: object, name: str, device: str, d: int, dtype: str, two_sided: bool):
     """What the JIT would compile for a contiguous h (N, d), and its options."""
     from triton.compiler import ASTSource
 
     module, rows, cap = settings_module(), 1 << 20, capability(device)
     s = module.settings(rows, d, DTYPES[dtype], cap, KINDS.get(name, "rows"))
     meta = {"BLOCK_M": s.block_m, "BLOCK_D": s.block_d, "NUM_STAGES": s.num_stages}
-    meta |= {"D": d, "BLOCK_E": module.entries_block(s)}
+    meta |= {"D": d, "BLOCK_E": module.entries_block(s), "TWO_SIDED": two_sided}
     num_warps = s.num_warps
     if name == "_q_score_loss_sums_kernel":
         sums = module.sum_settings(rows, d, cap)
@@ -116,13 +120,13 @@ def source(kernel: object, name: str, device: str, d: int, dtype: str):
     return ASTSource(kernel, signature, constants, attributes), {"num_warps": num_warps}, meta
 
 
-def measure(job: tuple[str, str, int, str]) -> dict[str, object]:
+def measure(job: tuple[str, str, int, str, bool]) -> dict[str, object]:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    name, device, d, dtype = job
+    name, device, d, dtype, two_sided = job
     module = importlib.import_module(f"qscore_fast.kernels.triton.{KERNELS[name]}")
-    what, options, meta = source(getattr(module, name), name, device, d, dtype)
+    what, options, meta = source(getattr(module, name), name, device, d, dtype, two_sided)
     warp_size = DEVICES[device][1]
     if device.startswith("sm_"):
         target = GPUTarget("cuda", int(device.removeprefix("sm_")), warp_size)
@@ -135,6 +139,7 @@ def measure(job: tuple[str, str, int, str]) -> dict[str, object]:
         "device": device,
         "d": d,
         "dtype": dtype,
+        "two_sided": two_sided,
         "threads": threads,
         "shared": compiled.metadata.shared,
         "loads_of_h": _loads_of_h(compiled.asm["ttir"], what.signature),
@@ -204,11 +209,12 @@ def _loads_of_h(ttir: str, signature: dict[str, str]) -> int:
 
 
 JOBS = [
-    (kernel, device, d, dtype)
+    (kernel, device, d, dtype, False)
     for kernel in KERNELS
     for device, d, dtype in TARGETS
     if kernel not in WITHOUT_H or (dtype == "fp32" and d == 2048)
 ]
+JOBS += [(kernel, "sm_90", 2048, "bf16", True) for kernel in TWO_SIDED]
 
 
 def _import_from(package_parent: str) -> None:
