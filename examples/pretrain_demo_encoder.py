@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from make_demo_data import DEMO_DATA, FASHION_MNIST, read_idx
 from torch import Tensor, nn
 
-from qscore_fast.encoders.small_resnet import SmallResNet
+from qscore_fast.encoders.networks.small_resnet import SmallResNet
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, pixels in [0, 1]
 ARCHITECTURE: dict[str, Any] = {

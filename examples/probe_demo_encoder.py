@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from qscore_fast.encoders.small_resnet import SmallResNet
+from qscore_fast.encoders.networks.small_resnet import SmallResNet
 
 THRESHOLDS = (4.0, 3.5, 3.0, 2.5, 2.0)  # eps, in standard deviations above the row's mean
 NEAR_ZERO = 0.01  # of the row's largest entry

@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+ENCODERS = (ROOT / "docs" / "encoders.md").read_text()
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
 def test_the_loss_module() -> None:
@@ -32,8 +35,13 @@ def test_the_loss_module() -> None:
 
 def test_commands_parse() -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines()]
+    shown = [line for block in blocks("bash", ENCODERS) for line in block.splitlines()]
+    for line in shown:
+        build_parser().parse_args(shlex.split(line, comments=True)[1:])
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("qscore ")]
-    assert {command[1] for command in commands} == {"score", "discover", "info", "bench"}
+    assert {command[1] for command in commands} == {
+        "score", "discover", "info", "bench", "encoders",
+    }  # fmt: skip
     for command in commands:
         build_parser().parse_args(command[1:])
 

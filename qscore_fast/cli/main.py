@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError
 
+from qscore_fast.cli.encoder_options import encoder_from
+from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.parser import build_parser
-from qscore_fast.cli.terminal import ProgressPrinter, escaped, say, summary_lines
+from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
 from qscore_fast.errors import QScoreError
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the entry point of ``qscore``."""
     try:
-        arguments = build_parser().parse_args(argv)
-        _COMMANDS[arguments.subcommand](arguments[arguments.subcommand])
+        options = build_parser().parse_args(argv)
+        command = []
+        while "subcommand" in options:
+            command.append(options.subcommand)
+            options = options[options.subcommand]
+        _COMMANDS[" ".join(command)](options)
     except ArgumentError as error:
         say(f"error: {_readable(str(error))} (qscore --help explains)")
         return USER_ERROR
@@ -43,13 +47,13 @@ def _readable(message: str) -> str:
     """jsonargparse's error in one line: what, and the value it was given."""
     first, _, rest = message.partition("\n")
     value = rest.rpartition("Given value: ")[2].strip()
-    what = re.sub(rf"\b({'|'.join(_COMMANDS)})\.", "", first).strip(" :")
+    commands = {word for command in _COMMANDS for word in command.split()}
+    what = re.sub(rf"\b(({'|'.join(commands)})\.)+", "", first).strip(" :")
     what = re.sub(r'Parser key "(\w+)"', lambda key: f"--{key[1].replace('_', '-')}", what)
     return f"{what}: not valid: {value}" if value else what
 
 
 def _score(options: Namespace) -> None:
-    from qscore_fast.encoders import load_encoder
     from qscore_fast.images import FolderSource
     from qscore_fast.scoring import score
 
@@ -58,9 +62,7 @@ def _score(options: Namespace) -> None:
     try:
         run = score(
             source,
-            load_encoder(
-                options.encoder, device=options.device, pretrained=not options.no_pretrained
-            ),
+            encoder_from(options),
             options.out,
             options.features,
             eps=options.eps,
@@ -71,13 +73,14 @@ def _score(options: Namespace) -> None:
             unit_size=options.unit_size,
             activation_eps=options.activation_eps,
             embeddings=options.embeddings,
+            two_sided=options.two_sided or None,
             max_pixels=options.max_pixels,
             overwrite=options.overwrite,
             progress=progress,
         )
     finally:
         progress.close()
-    _print(run.summary, summary_lines(run.summary), options.json)
+    print_result(run.summary, summary_lines(run.summary), options.json)
 
 
 def _discover(options: Namespace) -> None:
@@ -91,6 +94,7 @@ def _discover(options: Namespace) -> None:
         "eps": features.eps,
         "lower": features.lower,
         "upper": features.upper,
+        "two_sided": features.two_sided,
         "num_samples": features.num_samples,
         "num_features": features.mask.numel(),
         "num_discriminative": int(features.mask.sum()),
@@ -103,13 +107,14 @@ def _discover(options: Namespace) -> None:
     lines = [
         f"features    {content['num_discriminative']:,} of {content['num_features']:,} are "
         f"discriminative at eps = {features.eps:g} "
-        f"(percentiles {features.lower:g} to {features.upper:g}, {features.num_samples:,} images)",
+        f"(percentiles {features.lower:g} to {features.upper:g}, {features.num_samples:,} images"
+        + (", two-sided)" if features.two_sided else ")"),
         f"            {100 * found.empty_fraction:.2f} % of the images have no active "
         "discriminative feature: score 0",
         f"written     {content['features']}" + ("" if options.out else " and scores.parquet"),
         *(f"note        {note}" for note in notes),
     ]
-    _print(content, lines, options.json)
+    print_result(content, lines, options.json)
 
 
 def _demo(options: Namespace) -> None:
@@ -117,7 +122,15 @@ def _demo(options: Namespace) -> None:
 
     progress = ProgressPrinter()
     try:
-        result = run_demo(options.out, say, progress)
+        result = run_demo(
+            options.out,
+            say,
+            progress,
+            encoder=encoder_from(options),
+            limit=options.limit,
+            two_sided=options.two_sided or None,
+            overwrite=options.overwrite,
+        )
     finally:
         progress.close()
     content = {
@@ -126,7 +139,7 @@ def _demo(options: Namespace) -> None:
         "picture": str(result.picture),
     }
     lines = [*summary_lines(result.scoring.summary), f"picture     {result.picture}"]
-    _print(content, lines, options.json)
+    print_result(content, lines, options.json)
 
 
 def _bench(options: Namespace) -> None:
@@ -140,7 +153,7 @@ def _bench(options: Namespace) -> None:
         options.device, tuple(options.dtypes), options.quick, options.threads, say=say
     )
     path = results.write(found, Path(options.out))
-    _print(
+    print_result(
         {**found, "file": str(path)}, [*run.report(found), "", f"written     {path}"], options.json
     )
     if wrong := run.wrong(found):
@@ -158,17 +171,7 @@ def _info(options: Namespace) -> None:
     versions = {"python": platform.python_version(), **library_versions()}
     content = {"versions": versions, "backends": asdict(backends)}
     lines = [f"{name:<12}{number}" for name, number in versions.items()]
-    _print(content, [*lines, *str(backends).splitlines()], options.json)
-
-
-def _print(content: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """The result on stdout: one JSON object, or lines for a person."""
-    if as_json:
-        print(json.dumps(content), flush=True)
-        return
-    for line in lines:
-        sys.stdout.write(f"{escaped(line)}\n")
-    sys.stdout.flush()
+    print_result(content, [*lines, *str(backends).splitlines()], options.json)
 
 
 _COMMANDS = {
@@ -176,5 +179,8 @@ _COMMANDS = {
     "discover": _discover,
     "demo": _demo,
     "bench": _bench,
+    "encoders inspect": inspect,
+    "encoders list": list_known,
+    "encoders bench": bench,
     "info": _info,
 }

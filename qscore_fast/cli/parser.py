@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
-
-class _Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the line breaks of descriptions and examples; shows types and defaults."""
+from qscore_fast.cli.encoder_options import (
+    SPEC_HELP,
+    add_inference,
+    add_loading,
+    add_preprocessing,
+)
+from qscore_fast.cli.encoders_parser import add_encoders_command
+from qscore_fast.cli.new_parser import add_json, new_parser
 
 
 def build_parser() -> ArgumentParser:
     """The parser of ``qscore``. Imports no torch: help must be instant."""
-    parser = _parser(
+    parser = new_parser(
         "How good is each representation of a self-supervised encoder? A score per image, no labels.",
         """\
 example:
@@ -34,13 +38,14 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 130 stopp
         "discover", _discover(), help="discover features again in a finished run"
     )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
+    add_encoders_command(commands)
     commands.add_subcommand("bench", _bench(), help="measure the kernels on this machine")
     commands.add_subcommand("info", _info(), help="show versions and which kernels are in use")
     return parser
 
 
 def _score() -> ArgumentParser:
-    parser = _parser(
+    parser = new_parser(
         """\
 Score every image below a folder: encode it, keep its statistics and its active features, discover
 the discriminative features, and write one Q-Score an image.
@@ -52,6 +57,7 @@ examples:
   qscore score photos/ --encoder encoder.pt --out runs/a
   qscore score val/ --encoder timm:resnet50 --out runs/val --features runs/train
   qscore score photos/ --encoder torchvision:resnet18 --out runs/b --embeddings npy --json
+  qscore score photos/ --encoder dino_vits16.pth --two-sided --precision bfloat16 --out runs/c
 
 written to OUT:
   scores.parquet   sample_id, label, q_score, num_active, num_highly_active, mean, std, l1, l2
@@ -67,12 +73,7 @@ written to OUT:
         help="folder of JPEG, PNG, WebP or BMP images, at any depth. Where every image lies below a "
         "folder, the first folder is its label",
     )
-    add(
-        "--encoder",
-        type=str,
-        required=True,
-        help="a checkpoint file of qscore-fast, timm:NAME, torchvision:NAME, or demo",
-    )
+    add("--encoder", type=str, required=True, help=SPEC_HELP)
     add("--out", type=str, required=True, help="the run's folder; made if it is missing")
     add(
         "--features",
@@ -103,23 +104,21 @@ written to OUT:
         default=178_956_970,
         help="refuse larger images (width x height) from their header",
     )
-    add("--device", type=str | None, help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    add(
-        "--no-pretrained",
-        action="store_true",
-        help="random weights for timm: and torchvision: encoders, always the same ones",
-    )
+    _add_two_sided(parser)
     add(
         "--overwrite",
         action="store_true",
         help="delete the run that is in OUT instead of continuing it",
     )
     add("--config", action="config", help="a YAML file with any of these options")
-    return _add_json(parser)
+    add_loading(parser)
+    add_preprocessing(parser)
+    add_inference(parser)
+    return add_json(parser)
 
 
 def _discover() -> ArgumentParser:
-    parser = _parser(
+    parser = new_parser(
         """\
 Discover the discriminative features of a finished run again, at another eps or other percentiles.
 No image is touched: the run's parts hold all activations above its --activation-eps.
@@ -140,23 +139,34 @@ examples:
         help="write the features to this file (default: the run's features.npz and, to match, its "
         "scores.parquet)",
     )
-    return _add_json(parser)
+    return add_json(parser)
 
 
 def _demo() -> ArgumentParser:
-    parser = _parser(
+    parser = new_parser(
         """\
 The main job on real images that come with the package (Fashion-MNIST) under an encoder trained
 without labels: discovers the features on 4,000 images, scores 2,000 others, draws demo.png.
 Takes about a minute; a second run, seconds.""",
-        "example:\n  qscore demo --out /tmp/qscore-demo",
+        """\
+examples:
+  qscore demo --out /tmp/qscore-demo
+  qscore demo --encoder resnet50.pth --limit 200 --out /tmp/other     the same with your checkpoint""",
     )
-    parser.add_argument("--out", type=str, default="qscore-demo", help="the folder to write to")
-    return _add_json(parser)
+    add = parser.add_argument
+    add("--out", type=str, default="qscore-demo", help="the folder")
+    add("--encoder", type=str, default="demo", help=f"{SPEC_HELP}; images become what it takes")
+    add("--limit", type=int | None, help="take at most this many images for each of the two steps")
+    _add_two_sided(parser)
+    add("--overwrite", action="store_true", help="delete an earlier demo's runs that are in OUT")
+    add_loading(parser)
+    add_preprocessing(parser)
+    add_inference(parser)
+    return add_json(parser)
 
 
 def _bench() -> ArgumentParser:
-    parser = _parser(
+    parser = new_parser(
         """\
 Measure the kernels on this machine against plain PyTorch, torch.compile, NumPy, and the limit: the time
 of merely moving the matrices, taken in the same run. Every result is first checked against the
@@ -184,12 +194,12 @@ written to OUT:
     add("--threads", type=int | None, help="threads of the CPU (default: PyTorch's number)")
     add("--quick", action="store_true", help="smaller matrices, fewer cases and comparators")
     add("--out", type=str, default="qscore-bench", help="the folder of the results")
-    return _add_json(parser)
+    return add_json(parser)
 
 
 def _info() -> ArgumentParser:
-    return _add_json(
-        _parser("Show the versions of the libraries, and which kernels run on which device.", "")
+    return add_json(
+        new_parser("Show the versions of the libraries, and which kernels run on which device.", "")
     )
 
 
@@ -198,18 +208,6 @@ def _version() -> str:
         return version("qscore-fast")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _parser(description: str, epilog: str, number: str | None = None) -> ArgumentParser:
-    return ArgumentParser(
-        prog="qscore",
-        version=number,
-        description=description,
-        epilog=epilog,
-        formatter_class=_Help,
-        exit_on_error=False,
-        default_env=False,
-    )
 
 
 def _add_discovery(parser: ArgumentParser, eps_help: str, eps_default: float | None) -> None:
@@ -232,8 +230,10 @@ def _add_discovery(parser: ArgumentParser, eps_help: str, eps_default: float | N
     )
 
 
-def _add_json(parser: ArgumentParser) -> ArgumentParser:
+def _add_two_sided(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout; the rest on stderr"
+        "--two-sided",
+        action="store_true",
+        help="a feature is active below mean - eps standard deviations, too: for encoders whose "
+        "features have signs, such as vision transformers; an extension beyond the paper",
     )
-    return parser

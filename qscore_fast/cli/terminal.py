@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +25,16 @@ def escaped(text: str) -> str:
 def say(text: str) -> None:
     """One line for a person, on stderr, where it cannot mix with results."""
     print(f"qscore: {escaped(text)}", file=sys.stderr, flush=True)
+
+
+def print_result(content: Any, lines: Iterable[str], as_json: bool) -> None:
+    """The result on stdout: one JSON value, or lines for a person."""
+    if as_json:
+        print(json.dumps(content), flush=True)
+        return
+    for line in lines:
+        sys.stdout.write(f"{escaped(line)}\n")
+    sys.stdout.flush()
 
 
 class ProgressPrinter:
@@ -95,7 +107,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"encoder     {summary['encoder']}{system}",
         f"features    {summary['num_discriminative']:,} of {summary['num_features']:,} are "
         f"discriminative at eps = {summary['eps']:g} "
-        f"(percentiles {summary['lower']:g} to {summary['upper']:g})",
+        f"(percentiles {summary['lower']:g} to {summary['upper']:g}"
+        + (", two-sided)" if summary["two_sided"] else ")"),
         "q-score     "
         + "   ".join(f"{name} {q[name]:.4f}" for name in ("min", "q05", "median", "q95", "max")),
         f"            {100 * summary['empty_fraction']:.2f} % of the images have no active "

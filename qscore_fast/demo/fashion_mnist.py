@@ -22,8 +22,10 @@ CLASSES = (
 Split = Literal["discover", "score"]
 
 
-def unpack_images(split: Split, folder: Path) -> bool:
+def unpack_images(split: Split, folder: Path, limit: int | None = None) -> bool:
     """Write a split below ``folder`` as CLASS/NUMBER.png, unless it is there; True if it was written.
+
+    Only the first ``limit`` images, where that is given.
 
     The folder appears under its name only once it is complete.
     """
@@ -32,6 +34,7 @@ def unpack_images(split: Split, folder: Path) -> bool:
     images, labels = read_idx(split, "images-idx3"), read_idx(split, "labels-idx1")
     if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max() >= len(CLASSES):
         raise QScoreError(f"the bundled {split} images and labels do not belong together")
+    images, labels = images[:limit], labels[:limit]
     temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
     try:
         for name in CLASSES:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from qscore_fast.demo.fashion_mnist import unpack_images
-from qscore_fast.encoders import load_encoder
-from qscore_fast.errors import StoreError
+from qscore_fast.demo.fashion_mnist import Split, unpack_images
+from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.report import save_contact_sheet
 from qscore_fast.scoring import Progress, ScoreRun, score
+
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,13 @@ def run_demo(
     out: str | os.PathLike[str] = "qscore-demo",
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[Progress], None] | None = None,
+    *,
+    encoder: Encoder | str | os.PathLike[str] = "demo",
+    limit: int | None = None,
+    two_sided: bool | None = None,
+    overwrite: bool = False,
 ) -> DemoResult:
-    """Score real images under the bundled SSL encoder, without labels.
+    """Score real images under an SSL encoder, without labels.
 
     Discovers the discriminative features on 4,000 images with eps="auto", scores 2,000 others with
     them, and draws demo.png. What is there already is not done again.
@@ -38,26 +45,51 @@ def run_demo(
         out: the folder for images/, discover/, score/ and demo.png.
         say: hears what is being done, a line at a time.
         progress: see ``score``.
+        encoder: see ``load_encoder``; the bundled one by default. The images, 28 x 28 and grey, become
+            what its preprocessing makes of them.
+        limit: take at most this many images for each of the two steps.
+        two_sided: see ``score``.
+        overwrite: delete the runs of an earlier demo that are in ``out``.
+
+    Raises:
+        QScoreError: or one of its kinds, for anything that the caller can mend.
     """
+    if limit is not None and (isinstance(limit, bool) or limit < 1):
+        raise SettingsError(f"limit must be a whole number, 1 or more; got {limit!r}")
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder)
     folder = Path(out)
+    images = {
+        split: folder / "images" / (split if limit is None else f"{split}-{limit}")
+        for split in SPLITS
+    }
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
-    images = folder / "images"
-    for split in ("discover", "score"):
-        if unpack_images(split, images / split):
-            say(f"unpacked Fashion-MNIST images to {images / split}")
-    encoder = load_encoder("demo")
-    say("discovering the features on images/discover, without their labels")
+    for split, path in images.items():
+        if unpack_images(split, path, limit):
+            say(f"unpacked Fashion-MNIST images to {path}")
+    say(f"discovering the features on images/{images['discover'].name}, without their labels")
     discovery = score(
-        images / "discover", encoder, folder / "discover", eps="auto", progress=progress
+        images["discover"],
+        encoder,
+        folder / "discover",
+        eps="auto",
+        two_sided=two_sided,
+        overwrite=overwrite,
+        progress=progress,
     )
     for note in discovery.summary["notes"]:
         say(note)
-    say("scoring images/score with these features")
+    say(f"scoring images/{images['score'].name} with these features")
     scoring = score(
-        images / "score", encoder, folder / "score", features=discovery.features, progress=progress
+        images["score"],
+        encoder,
+        folder / "score",
+        features=discovery.features,
+        overwrite=overwrite,
+        progress=progress,
     )
     picture = folder / "demo.png"
     parts_done = [run.session.parts_done for run in (discovery, scoring) if run.session]
@@ -65,11 +97,11 @@ def run_demo(
         summary = scoring.summary
         save_contact_sheet(
             scoring,
-            images / "score",
+            images["score"],
             picture,
             title=f"Q-Score of {summary['num_scored']:,} Fashion-MNIST images, without labels",
             caption=(
-                f"Encoder: {summary['encoder']} ({summary['system']}), {summary['num_features']} "
+                f"Encoder: {_name(encoder)}, {summary['num_features']} "
                 f"features, {summary['num_discriminative']} discriminative at eps = "
                 f"{summary['eps']:g}{_about_zeros(summary)}. "
                 "Class names are for the reader; no step uses them."
@@ -78,6 +110,12 @@ def run_demo(
     if not any(parts_done):
         say(f"everything was in {folder} already: nothing was done again")
     return DemoResult(discovery, scoring, picture)
+
+
+def _name(encoder: Encoder) -> str:
+    """The file's name will do where it is a path."""
+    name = os.path.basename(encoder.name)
+    return f"{name} ({encoder.system})" if encoder.system else name
 
 
 def _about_zeros(summary: dict[str, Any]) -> str:

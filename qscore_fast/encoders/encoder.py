@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from qscore_fast.encoders.fingerprint import fingerprint_of_module
+from qscore_fast.encoders.inference import Precision, fast_module
 from qscore_fast.errors import EncoderError
 from qscore_fast.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from qscore_fast.encoders.training_state import TrainingState
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +28,14 @@ class Encoder:
         name: what it was loaded as, such as "timm:resnet18".
         system: the SSL system it was trained with, where that is known.
         num_features: r; found by a dry run on a black image where it is not given.
-        fingerprint: SHA-256 (hex) of architecture and weights.
+        fingerprint: SHA-256 (hex) of architecture and weights, as they were loaded.
+        tower: which of the checkpoint's networks this is, "online" or "ema", where it may hold both.
+        source: whose layout the checkpoint has, such as the official repository's or a zoo's.
+        architecture: in words, such as "ResNet-50 x1".
+        precision: everything about running it that changes rounding, such as "float32" or
+            "bfloat16-autocast+folded"; see :meth:`optimised`.
+        training_state: the checkpoint's heads, other tower, queue and centre.
+        notes: what a user should know about how it was loaded or is run.
     """
 
     module: nn.Module = field(repr=False)
@@ -32,6 +44,12 @@ class Encoder:
     system: str | None = None
     num_features: int = 0
     fingerprint: str = ""
+    tower: str | None = None
+    source: str | None = None
+    architecture: str = ""
+    precision: str = "float32"
+    training_state: TrainingState | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.num_features:
@@ -55,6 +73,61 @@ class Encoder:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).strip().split("\n")[0]
             raise EncoderError(f"cannot move {self.name} to device {device}: {reason}") from error
+
+    def with_preprocess(self, preprocess: Preprocess) -> Encoder:
+        """The same encoder with another transform, once one image of its size went through.
+
+        Raises:
+            EncoderError: the module does not take images of that size, or of that many channels.
+        """
+        changed = replace(self, preprocess=preprocess)
+        changed._dry_run()
+        return changed
+
+    def optimised(
+        self,
+        precision: Precision = "float32",
+        *,
+        channels_last: bool = False,
+        compile: bool = False,
+        fold_batch_norm: bool = False,
+    ) -> Encoder:
+        """The same encoder, run faster; this one stays as it is. Features are float32 in any case.
+
+        Two images go through it here, so that what this device or this module cannot do shows now.
+        What had no effect is said in ``notes`` and left out of ``precision``.
+
+        Args:
+            precision: "float32"; "bfloat16" or "float16": weights and activations converted;
+                "bfloat16-autocast" or "float16-autocast": torch.autocast, which keeps the weights, and
+                the operations that need it, in float32. In float16, activations above 65,504 become
+                infinite; such features are not finite, and scoring lists those images as errors. A
+                CPU computes float16 where PyTorch has the operations, often slower than float32.
+            channels_last: memory order of images and convolutions' weights.
+            compile: torch.compile, once for all batch sizes. Where it fails, the module runs eagerly
+                and one RuntimeWarning says why.
+            fold_batch_norm: scale and shift of batch norm into the convolution before it, wherever
+                that changes nothing but rounding.
+
+        Raises:
+            SettingsError: unknown precision.
+            EncoderError: it was optimised before, or cannot run at this precision on its device.
+        """
+        if self.precision != "float32":
+            raise EncoderError(
+                f"{self.name} already runs as {self.precision}: optimise the encoder as it was loaded"
+            )
+        height, width = self.preprocess.output_size
+        module, parts, notes = fast_module(
+            self.module,
+            torch.zeros(2, self.preprocess.channels, height, width, device=self.device),
+            precision,
+            channels_last=channels_last,
+            compile=compile,
+            fold_batch_norm=fold_batch_norm,
+            name=self.name,
+        )
+        return replace(self, module=module, precision="+".join(parts), notes=(*self.notes, *notes))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, height, width), on any device, to features (B, r) on the module's.
@@ -92,6 +165,7 @@ class Encoder:
         return h
 
     def _dry_run(self) -> int:
+        """The number of features, after one black image."""
         height, width = self.preprocess.output_size
         images = torch.zeros(1, self.preprocess.channels, height, width)
         try:

@@ -1,9 +1,9 @@
-"""The fixed image transform of an encoder: resize, centre crop, scale, normalise."""
+"""The fixed image transform of an encoder: crop, resize, scale, normalise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,9 @@ Size = int | tuple[int, int] | None
 class Preprocess:
     """Bit-equal to torchvision's ``Resize``, ``CenterCrop``, ``ToTensor``, ``Normalize`` on PIL images.
 
+    With ``crop_fraction`` the crop comes before the resizing, as in the code of SimCLR and BYOL: the
+    largest centred box of the result's shape, times the fraction, its sides rounded to whole pixels.
+
     Attributes:
         mode: colour mode, "RGB" (3 channels) or "L" (1 channel).
         resize: int: length of the short side; (height, width): both sides; None: no resizing. Pixels.
@@ -32,6 +35,8 @@ class Preprocess:
             None only if ``resize`` gives both sides.
         interpolation: "nearest", "bilinear", "bicubic", "box", "hamming" or "lanczos"; antialiased.
         mean, std: one number a channel, for pixel values in [0, 1].
+        crop_fraction: above 0, at most 1; None: no crop before the resizing. With it ``resize`` gives
+            both sides and ``crop`` is None.
 
     Raises:
         SettingsError: a field has a value that does not fit; the text names it.
@@ -43,6 +48,7 @@ class Preprocess:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_fraction: float | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("RGB", "L"):
@@ -63,6 +69,13 @@ class Preprocess:
         object.__setattr__(self, "std", _numbers("std", self.std, self.channels))
         if not all(value > 0 for value in self.std):
             raise SettingsError(f"preprocess: std must be above 0, got {list(self.std)}")
+        if self.crop_fraction is not None:
+            object.__setattr__(self, "crop_fraction", _fraction(self.crop_fraction))
+            if self.crop is not None or not isinstance(self.resize, tuple):
+                raise SettingsError(
+                    "preprocess: crop_fraction crops before resizing, so resize must be (height, width) "
+                    f"and crop None; got resize {self.resize!r} and crop {self.crop!r}"
+                )
 
     @property
     def channels(self) -> int:
@@ -82,6 +95,8 @@ class Preprocess:
         Raises:
             ImageError: the resized image would be too large (an extreme aspect ratio).
         """
+        if self.crop_fraction is not None:
+            image = F.crop(image, *self._fraction_box(image.height, image.width))
         if self.resize is not None:
             self._check_resized(image)
             size = list(self.resize) if isinstance(self.resize, tuple) else [self.resize]
@@ -99,21 +114,78 @@ class Preprocess:
         """A Pillow image of any mode to float32 (C, height, width)."""
         return self.normalise(self.pixels(image.convert(self.mode)))
 
+    def changed(self, **fields: Any) -> Preprocess:
+        """The same transform with other values for some fields, as a user asks for them.
+
+        Fields that only make sense together follow: a ``crop_fraction`` keeps the size of the result
+        unless ``resize`` gives another, and a ``resize`` or ``crop`` by itself ends a
+        ``crop_fraction``.
+
+        Raises:
+            SettingsError: the values do not fit, or crop and crop_fraction are both given.
+        """
+        if fields.get("crop_fraction") is not None:
+            if fields.get("crop") is not None:
+                raise SettingsError(
+                    "preprocess: crop and crop_fraction contradict each other: give one of them"
+                )
+            size = _size("resize", fields.get("resize")) or self.output_size
+            fields["resize"] = size if isinstance(size, tuple) else (size, size)
+            fields["crop"] = None
+        elif self.crop_fraction is not None and fields.keys() & {"resize", "crop"}:
+            fields = {"crop_fraction": None, "crop": self.output_size, **fields}
+        return replace(self, **fields)
+
+    def describe(self) -> str:
+        """One line for a person, in the order in which things are done."""
+        words = ["grey"] if self.mode == "L" else []
+        if self.crop_fraction is not None:
+            words.append(f"centre crop of {self.crop_fraction:g} of the short side")
+        if self.resize is not None:
+            sides = self.resize if isinstance(self.resize, int) else "{} x {}".format(*self.resize)
+            words.append(f"resize {sides} {self.interpolation}")
+        if self.crop is not None:
+            height, width = self.output_size
+            words.append(f"centre crop {height if height == width else f'{height} x {width}'}")
+        if set(self.mean) == {0.0} and set(self.std) == {1.0}:
+            words.append("values in [0, 1], not normalised")
+        else:
+            words += [f"mean {_decimals(self.mean)}", f"std {_decimals(self.std)}"]
+        return ", ".join(words)
+
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
+        """The fields as plain JSON values; ``crop_fraction`` only where there is one."""
+        # Left out, so that the record of a run, and with it its key, stays what it was before the field.
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if key != "crop_fraction" or value is not None
         }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocess:
         """The inverse of :meth:`to_json`; unknown or missing fields raise SettingsError."""
         names = set(cls.__dataclass_fields__)
-        if not isinstance(fields, Mapping) or set(fields) != names:
+        if not isinstance(fields, Mapping) or {*fields, "crop_fraction"} != names:
             got = sorted(map(str, fields)) if isinstance(fields, Mapping) else fields
-            raise SettingsError(f"preprocess: needs the fields {sorted(names)}, got {got}")
+            needed = sorted(names - {"crop_fraction"})
+            raise SettingsError(
+                f"preprocess: needs the fields {needed}, and may have crop_fraction; got {got}"
+            )
         return cls(**fields)
+
+    def _fraction_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the crop in an image of this size, pixels."""
+        assert self.crop_fraction is not None
+        out_height, out_width = self.output_size
+        # The side that limits is multiplied first, so that 0.875 of 500 pixels is exactly 437.5.
+        if out_width * height > out_height * width:
+            limit_height, limit_width = width * out_height / out_width, float(width)
+        else:
+            limit_height, limit_width = float(height), height * out_width / out_height
+        box_height = max(1, round(self.crop_fraction * limit_height))
+        box_width = max(1, round(self.crop_fraction * limit_width))
+        return (height - box_height + 1) // 2, (width - box_width + 1) // 2, box_height, box_width
 
     def _check_resized(self, image: Image.Image) -> None:
         if isinstance(self.resize, tuple) or self.resize is None:
@@ -151,6 +223,16 @@ def _numbers(name: str, values: Any, channels: int) -> tuple[float, ...]:
             f"preprocess: {name} must be {channels} finite numbers for this mode, got {values!r}"
         )
     return numbers
+
+
+def _fraction(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise SettingsError(f"preprocess: crop_fraction must be above 0 and at most 1, got {value!r}")
+
+
+def _decimals(numbers: tuple[float, ...]) -> str:
+    return " ".join(f"{number:g}".removeprefix("0") or "0" for number in numbers)
 
 
 IMAGENET = Preprocess()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 import torch
 from command import qscore
 from PIL import Image
+from small_networks import small_encoder
 
 from qscore_fast import reference
+from qscore_fast.cli import main
+from qscore_fast.demo import run_demo
 from qscore_fast.demo.fashion_mnist import CLASSES, read_idx
-from qscore_fast.encoders import load_encoder
+from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.errors import StoreError
 from qscore_fast.features import DiscriminativeFeatures
 
 
@@ -74,3 +79,57 @@ def test_demo_twice(tmp_path: Path) -> None:
     assert summary["session"]["parts_done"] == 0
     assert summary["q_score"]["median"] == pytest.approx(float(found.median()), abs=1e-3)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == written
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Encoder:
+    """A colour encoder of 32 x 32 images, untrained."""
+    return replace(small_encoder(), name="some/folder/resnet18.pth", system="moco")
+
+
+def test_another_encoder(resnet: Encoder, tmp_path: Path) -> None:
+    said: list[str] = []
+    result = run_demo(tmp_path / "demo", said.append, encoder=resnet, limit=50)
+    assert result.discovery.summary["num_scored"] == result.scoring.summary["num_scored"] == 50
+    assert (result.scoring.features.num_samples, result.scoring.summary["num_features"]) == (
+        50,
+        512,
+    )
+    assert result.picture.stat().st_size > 10_000
+    paths = sorted((tmp_path / "demo/images/score-50").rglob("*.png"))
+    assert len(paths) == 50
+    labels = read_idx("score", "labels-idx1")[:50]
+    names = {f"{CLASSES[label]}/{number:05d}.png" for number, label in enumerate(labels)}
+    assert {f"{path.parent.name}/{path.name}" for path in paths} == names
+    # What was scored is what the encoder sees of the grey images in colour.
+    with Image.open(paths[0]) as image:
+        h = resnet(resnet.preprocess(image)[None]).double()
+    stats = reference.row_stats(h)
+    first = pq.read_table(tmp_path / "demo/score/scores.parquet").to_pylist()[0]
+    assert first["sample_id"] == f"{paths[0].parent.name}/{paths[0].name}"
+    assert first["l2"] == pytest.approx(stats.l2.item(), rel=1e-4)
+
+    again = run_demo(tmp_path / "demo", said.append, encoder=resnet, limit=50)
+    assert again.scoring.session is not None
+    assert again.scoring.session.parts_done == 0
+    with pytest.raises(StoreError, match="--overwrite"):
+        run_demo(tmp_path / "demo", encoder="demo", limit=50)
+    other = run_demo(tmp_path / "demo", encoder="demo", limit=50, overwrite=True)
+    assert other.scoring.summary["encoder"] == "demo"
+
+
+def test_options_of_the_command(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "demo", "--encoder", str(checkpoint), "--limit", "20", "--out", str(tmp_path / "d"),
+        "--mean", "0", "--std", "1", "--device", "cpu", "--json",
+    ]  # fmt: skip
+    assert main(command) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["score"]["num_scored"] == 20
+    record = json.loads((tmp_path / "d/score/run.json").read_text())
+    assert record["asked"]["preprocess"]["mean"] == [0.0]
+    assert main(["demo", "--limit", "0", "--out", str(tmp_path / "e"), "--device", "cpu"]) == 2
+    assert "limit must be" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()

@@ -32,7 +32,7 @@ def test_as_processes(tmp_path: Path) -> None:
         (("score", "missing", *encoder), "there is no folder missing"),
         (
             ("score", "images", "--encoder", "weights.pth", "--out", "run", "--json"),
-            "cannot load the checkpoint weights.pth: it is not a checkpoint",
+            "weights.pth: it is not a checkpoint",
         ),
     ]
     processes = [start(*arguments, cwd=tmp_path) for arguments, _ in cases]

@@ -90,6 +90,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "eps": 3.5,
         "lower": 50.0,
         "upper": 95.0,
+        "two_sided": False,
         "empty_fraction": 0.0125,
         "q_score": dict.fromkeys(("min", "q05", "median", "q95", "max"), 0.25),
         "notes": ["mind the gap"],
@@ -119,6 +120,8 @@ def test_summary_lines() -> None:
         "note        mind the gap",
     ):
         assert words in text
+    assert "two-sided" not in text
+    assert "(percentiles 50 to 95, two-sided)" in "\n".join(summary_lines(summary(two_sided=True)))
     idle = {**summary()["session"], "images_per_second": None}
     assert "all 3 parts were there: nothing to do" in "\n".join(
         summary_lines(summary(session=idle))

@@ -14,7 +14,7 @@ from torchvision.models import ResNet18_Weights, Swin_T_Weights
 from torchvision.transforms import InterpolationMode
 
 from qscore_fast.errors import ImageError, SettingsError
-from qscore_fast.images import IMAGENET, Preprocess
+from qscore_fast.images import IMAGENET, Preprocess, recipes
 
 SIZES = [(1, 1), (7, 300), (300, 7), (224, 224), (257, 255), (640, 480)]
 
@@ -82,6 +82,9 @@ def test_a_long_thin_image_is_refused_before_it_fills_the_memory() -> None:
 def test_json_there_and_back() -> None:
     preprocess = Preprocess("L", (30, 40), 28, "bicubic", (0.5,), (0.25,))
     assert Preprocess.from_json(json.loads(json.dumps(preprocess.to_json()))) == preprocess
+    assert "crop_fraction" not in preprocess.to_json()  # as in files older than the field
+    assert recipes.BYOL.to_json()["crop_fraction"] == 0.875
+    assert Preprocess.from_json(json.loads(json.dumps(recipes.BYOL.to_json()))) == recipes.BYOL
     with pytest.raises(SettingsError, match="needs the fields"):
         Preprocess.from_json({"mode": "L"})
     with pytest.raises(SettingsError, match="needs the fields"):
@@ -103,6 +106,7 @@ def test_json_there_and_back() -> None:
         ("mean", (0.5, 0.5, float("nan"))),
         ("std", (0.2, 0.0, 0.2)),
         ("std", "abc"),
+        ("crop_fraction", 0.875),
     ],
 )
 def test_values_that_do_not_fit_are_named(field: str, value: object) -> None:

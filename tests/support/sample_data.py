@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from qscore_fast.demo.fashion_mnist import CLASSES, read_idx
-from qscore_fast.encoders.small_resnet import SmallResNet
+from qscore_fast.encoders.networks.small_resnet import SmallResNet
 from qscore_fast.images import Preprocess
 
 ARGUMENTS: dict[str, Any] = {
