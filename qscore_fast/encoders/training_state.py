@@ -31,8 +31,9 @@ class TrainingState:
     - ``loss_norm.*``: the batch norm without weights between Barlow Twins' projector and its loss;
     - ``queue`` (views, K, d), keys as rows; ``queue_ptr`` (1,); ``center`` (K,)
 
-    to tensors on the CPU (views of the file where that is possible), where tower is "online" (the one that gradients train) or "ema" (its moving
-    average: MoCo's key encoder, BYOL's target, DINO's teacher).
+    to tensors on the CPU (views of the file where that is possible), where tower is "online" (the one
+    that gradients train) or "ema" (its moving average: MoCo's key encoder, BYOL's target, DINO's
+    teacher).
 
     Attributes:
         tensors: as above; what the file does not hold is missing.
