@@ -120,4 +120,7 @@ def _name(encoder: Encoder) -> str:
 
 def _about_zeros(summary: dict[str, Any]) -> str:
     count = round(summary["empty_fraction"] * summary["num_scored"])
-    return f"; {count} images activate none of them and score 0" if count else ""
+    if not count:
+        return ""
+    images = "image activates" if count == 1 else "images activate"
+    return f"; {count} {images} none of them and score 0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import unicodedata
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS, ROWS = 8, 3
+CAPTION_CHARACTERS = 170  # a line of the figure; two fit below the title
 LOW, HIGH, MIDDLE = "#c2410c", "#0f766e", "#94a3b8"
 INK, FAINT = "#1e293b", "#64748b"
 
@@ -47,8 +49,9 @@ def save_contact_sheet(
 
     figure = Figure(figsize=(15, 8.4), facecolor="white")
     FigureCanvasAgg(figure)
+    lines = textwrap.wrap(caption, CAPTION_CHARACTERS)
     figure.text(0.03, 0.952, title, fontsize=17, weight="bold", color=INK)
-    figure.text(0.03, 0.918, caption, fontsize=10.5, color=FAINT)
+    figure.text(0.03, 0.941, "\n".join(lines), fontsize=10.5, color=FAINT, va="top")
     blocks = (
         (order[:count], LOW, 0.49, f"Lowest {count}"),
         (order[::-1][:count], HIGH, 0.035, f"Highest {count}"),
