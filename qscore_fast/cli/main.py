@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.parser import build_parser
+from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
 from qscore_fast.errors import QScoreError
 
@@ -54,10 +55,9 @@ def _readable(message: str) -> str:
 
 
 def _score(options: Namespace) -> None:
-    from qscore_fast.images import FolderSource
     from qscore_fast.scoring import score
 
-    source = FolderSource(options.images)  # before the encoder: a wrong path should show at once
+    source = source_from(options)  # before the encoder: a wrong path should show at once
     progress = ProgressPrinter()
     try:
         run = score(

@@ -15,6 +15,7 @@ from qscore_fast.cli.encoder_options import (
 )
 from qscore_fast.cli.encoders_parser import add_encoders_command
 from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.source_options import IMAGES_HELP, add_source
 
 
 def build_parser() -> ArgumentParser:
@@ -33,7 +34,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 130 stopp
         _version(),
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND", title="commands")
-    commands.add_subcommand("score", _score(), help="score a folder of images")
+    commands.add_subcommand(
+        "score", _score(), help="score a folder, a list, shards or a bucket of images"
+    )
     commands.add_subcommand(
         "discover", _discover(), help="discover features again in a finished run"
     )
@@ -47,7 +50,7 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 130 stopp
 def _score() -> ArgumentParser:
     parser = new_parser(
         """\
-Score every image below a folder: encode it, keep its statistics and its active features, discover
+Score every image of a source: encode it, keep its statistics and its active features, discover
 the discriminative features, and write one Q-Score an image.
 
 Bad images are left out, counted and listed with the reason. Stop it at any time: the same command
@@ -58,6 +61,7 @@ examples:
   qscore score val/ --encoder timm:resnet50 --out runs/val --features runs/train
   qscore score photos/ --encoder torchvision:resnet18 --out runs/b --embeddings npy --json
   qscore score photos/ --encoder dino_vits16.pth --two-sided --precision bfloat16 --out runs/c
+  qscore score 'shards/train-{0000..0146}.tar' --encoder swav_800ep_pretrain.pth.tar --out runs/d
 
 written to OUT:
   scores.parquet   sample_id, label, q_score, num_active, num_highly_active, mean, std, l1, l2
@@ -70,8 +74,7 @@ written to OUT:
         "images",
         metavar="IMAGES",
         type=str,
-        help="folder of JPEG, PNG, WebP or BMP images, at any depth. Where every image lies below a "
-        "folder, the first folder is its label",
+        help=IMAGES_HELP,
     )
     add("--encoder", type=str, required=True, help=SPEC_HELP)
     add("--out", type=str, required=True, help="the run's folder; made if it is missing")
@@ -111,6 +114,7 @@ written to OUT:
         help="delete the run that is in OUT instead of continuing it",
     )
     add("--config", action="config", help="a YAML file with any of these options")
+    add_source(parser)
     add_loading(parser)
     add_preprocessing(parser)
     add_inference(parser)

@@ -69,7 +69,8 @@ class ProgressPrinter:
         self.close()
         self._start = self._last = time.monotonic()
         if state.found:
-            say(f"{state.found:,} of {state.total:,} images are in finished parts: going on")
+            of = "" if state.total is None else f" of {state.total:,}"
+            say(f"{state.found:,}{of} images are in finished parts: going on")
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -78,12 +79,15 @@ class ProgressPrinter:
                 dynamic_ncols=True, file=sys.stderr,
             )  # fmt: skip
         else:
-            say(f"{state.total - state.done:,} images to do")
+            to_do = None if state.total is None else state.total - state.done
+            say("scoring what the source holds" if to_do is None else f"{to_do:,} images to do")
 
     def _line(self, state: Progress) -> str:
         rate = (state.done - state.found) / (time.monotonic() - self._start)
-        left = (state.total - state.done) / rate if rate else float("inf")
         bad = f", {state.failed:,} bad" if state.failed else ""
+        if state.total is None:
+            return f"{state.done:,} images{bad}, {rate:,.0f} images/s"
+        left = (state.total - state.done) / rate if rate else float("inf")
         return (
             f"{state.done:,} of {state.total:,} images{bad}, {rate:,.0f} images/s, "
             f"{_duration(left)} left"
@@ -98,10 +102,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         count = summary["num_failed"]
         lines[0] += f", {count:,} bad image{'s' * (count > 1)} left out, with the reasons in "
         lines[0] += summary["files"]["errors.parquet"]
-    if summary["num_ignored_files"]:
-        lines[0] += f"; {summary['num_ignored_files']:,} files of other kinds ignored"
-    if summary["num_unreadable_folders"]:
-        lines[0] += f"; {summary['num_unreadable_folders']:,} folders could not be read"
+    for what, count in summary["source_notes"].items():
+        if count:
+            lines[0] += f"; {count:,} {what}"
     system = f" ({summary['system']})" if summary["system"] else ""
     lines += [
         f"encoder     {summary['encoder']}{system}",

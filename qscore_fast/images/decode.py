@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -68,24 +69,41 @@ def decode_image(
     with _open_regular(path) as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ImageError("the file is empty")
-        try:
-            with Image.open(file, formats=FORMATS) as image:
-                width, height = image.size
-                if not width * height:
-                    raise ImageError(f"{width} x {height} pixels: nothing to score")
-                if width * height > max_pixels:
-                    raise ImageError(
-                        f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
-                    )
-                return _convert(image, mode)
-        except UnidentifiedImageError:
-            raise ImageError("not an image of a known format, or its header is damaged") from None
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"too large for Pillow: {error}") from None
-        except MemoryError:
-            raise ImageError("not enough memory to decode it") from None
-        except _DAMAGE as error:
-            raise ImageError(f"damaged or truncated: {error}") from error
+        return _decode(file, mode, max_pixels)
+
+
+def decode_bytes(
+    content: bytes, mode: Literal["RGB", "L"] = "RGB", max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Image.Image:
+    """``decode_image`` of a file's content.
+
+    Raises:
+        ImageError: not a known format, damaged, truncated or too large.
+    """
+    if not content:
+        raise ImageError("the file is empty")
+    return _decode(io.BytesIO(content), mode, max_pixels)
+
+
+def _decode(file: BinaryIO, mode: Literal["RGB", "L"], max_pixels: int) -> Image.Image:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if not width * height:
+                raise ImageError(f"{width} x {height} pixels: nothing to score")
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
+                )
+            return _convert(image, mode)
+    except UnidentifiedImageError:
+        raise ImageError("not an image of a known format, or its header is damaged") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too large for Pillow: {error}") from None
+    except MemoryError:
+        raise ImageError("not enough memory to decode it") from None
+    except _DAMAGE as error:
+        raise ImageError(f"damaged or truncated: {error}") from error
 
 
 def _open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:

@@ -13,8 +13,9 @@ from torch import Tensor
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import EncoderError, ImageError
 from qscore_fast.functional import sparse_activations
-from qscore_fast.images import FolderSource
+from qscore_fast.images import Source
 from qscore_fast.scoring.part import NON_FINITE, OK, UNDECODABLE, PartRows
+from qscore_fast.scoring.prefetch import Decoded
 
 
 class UnitEncoder:
@@ -32,7 +33,7 @@ class UnitEncoder:
 
     def __init__(
         self,
-        source: FolderSource,
+        source: Source,
         encoder: Encoder,
         batch_size: int,
         activation_eps: float,
@@ -47,34 +48,35 @@ class UnitEncoder:
         self.keep_embeddings = keep_embeddings
 
     def encode(
-        self,
-        unit: range,
-        images: Iterator[Tensor | ImageError],
-        on_images: Callable[[int, int], None],
+        self, images: Iterator[Decoded | None], on_images: Callable[[int, int], None]
     ) -> tuple[PartRows, dict[str, float]]:
-        """Take ``len(unit)`` images from ``images``; rows and seconds by stage.
+        """Take images up to the end of their unit; rows and seconds by stage.
 
         ``on_images(done, failed)`` hears of each batch.
         """
-        rows = _Rows(self.source, unit, self.encoder.num_features, self.keep_embeddings)
+        rows = _Rows(self.encoder.num_features, self.keep_embeddings)
         seconds: dict[str, float] = defaultdict(float)
         batch: list[tuple[int, Tensor]] = []
         unreported = failed = 0
-        for row in range(len(unit)):
+        while True:
             start = time.perf_counter()
-            image = next(images)
+            decoded = next(images)
             seconds["wait_for_decoding"] += time.perf_counter() - start
-            unreported += 1
-            if isinstance(image, ImageError):
-                rows.fail(row, UNDECODABLE, image.stage, str(image))
-                failed += 1
-            else:
-                batch.append((row, image))
-            if len(batch) == self.batch_size or (row == len(unit) - 1 and batch):
+            if decoded is not None:
+                unreported += 1
+                row = rows.start(decoded.sample_id, decoded.label)
+                if isinstance(decoded.image, ImageError):
+                    rows.fail(row, UNDECODABLE, decoded.image.stage, str(decoded.image))
+                    failed += 1
+                else:
+                    batch.append((row, decoded.image))
+            if len(batch) == self.batch_size or (decoded is None and batch):
                 failed += self._encode_batch(batch, rows, seconds)
                 batch = []
                 on_images(unreported, failed)
                 unreported = failed = 0
+            if decoded is None:
+                break
         if unreported:
             on_images(unreported, failed)
         return rows.finish(), dict(seconds)
@@ -115,19 +117,24 @@ class UnitEncoder:
 class _Rows:
     """The rows of one unit while they are filled."""
 
-    def __init__(
-        self, source: FolderSource, unit: range, num_features: int, keep_embeddings: bool
-    ) -> None:
-        self._ids = [source.sample_id(index) for index in unit]
-        self._labels = [source.label(index) for index in unit]
-        self._status = [OK] * len(unit)
-        self._stats = np.zeros((len(unit), 4), np.float32)
-        self._lengths = np.zeros(len(unit), np.int32)
+    def __init__(self, num_features: int, keep_embeddings: bool) -> None:
+        self._ids: list[str] = []
+        self._labels: list[str | None] = []
+        self._status: list[str] = []
+        self._stats: list[tuple[list[int], np.ndarray]] = []
+        self._lengths: list[tuple[list[int], np.ndarray]] = []
         index = np.uint16 if num_features <= 2**16 else np.uint32
         self._feature = [np.empty(0, index)]
         self._value = [np.empty(0, np.float32)]
         self._embeddings = [np.empty((0, num_features), np.float16)] if keep_embeddings else []
         self._errors: list[tuple[int, str, str]] = []
+
+    def start(self, sample_id: str, label: str | None) -> int:
+        """The next row, for this sample."""
+        self._ids.append(sample_id)
+        self._labels.append(label)
+        self._status.append(OK)
+        return len(self._ids) - 1
 
     def fail(self, row: int, status: str, stage: str, reason: str) -> None:
         self._status[row] = status
@@ -147,8 +154,8 @@ class _Rows:
             if not good:
                 self.fail(row, NON_FINITE, "encode", "the encoder's features are not all finite")
         kept = np.repeat(finite, lengths)
-        self._stats[rows] = stats
-        self._lengths[rows] = np.where(finite, lengths, 0)
+        self._stats.append((rows, stats))
+        self._lengths.append((rows, np.where(finite, lengths, 0)))
         self._feature.append(feature[kept].astype(self._feature[0].dtype))
         self._value.append(value[kept])
         if embeddings is not None:
@@ -159,8 +166,8 @@ class _Rows:
             sample_ids=self._ids,
             labels=self._labels,
             status=self._status,
-            stats=self._stats,
-            lengths=self._lengths,
+            stats=_filled(self._stats, np.zeros((len(self._ids), 4), np.float32)),
+            lengths=_filled(self._lengths, np.zeros(len(self._ids), np.int32)),
             feature=np.concatenate(self._feature),
             value=np.concatenate(self._value),
             embeddings=np.concatenate(self._embeddings) if self._embeddings else None,
@@ -169,3 +176,9 @@ class _Rows:
                 for row, stage, reason in sorted(self._errors)
             ],
         )
+
+
+def _filled(chunks: list[tuple[list[int], np.ndarray]], rows: np.ndarray) -> np.ndarray:
+    for indices, values in chunks:
+        rows[indices] = values
+    return rows

@@ -53,7 +53,7 @@ def finalise(
     write_errors(store)
     if not any(notes["num_scored"] for notes in store.part_notes()):
         raise QScoreError(
-            f"none of the {store.record.num_images} images could be scored: "
+            f"none of the {store.num_images()} images could be scored: "
             f"{store.path / 'errors.parquet'} says why"
         )
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""Images decoded ahead of the encoder, in order, by a bounded pool of threads."""
+"""Samples decoded ahead of the encoder, in order, by a bounded pool of threads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from qscore_fast.errors import ImageError
-from qscore_fast.images import FolderSource, Preprocess, decode_image, quiet_pillow
+from qscore_fast.images import (
+    Preprocess,
+    Sample,
+    Source,
+    Unit,
+    decode_bytes,
+    decode_image,
+    quiet_pillow,
+)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A sample's name, and its pixels, uint8 (C, height, width), or why there are none."""
+
+    sample_id: str
+    label: str | None
+    image: Tensor | ImageError
 
 
 def default_workers() -> int:
@@ -20,15 +38,15 @@ def default_workers() -> int:
 
 
 def decoded_ahead(
-    source: FolderSource,
-    indices: Iterable[int],
+    source: Source,
+    units: Iterable[Unit],
     preprocess: Preprocess,
     *,
     max_pixels: int,
     workers: int,
     ahead: int,
-) -> Generator[Tensor | ImageError, None, None]:
-    """The pixels, uint8 (C, height, width), or the error of each image, in the order of ``indices``.
+) -> Generator[Decoded | None, None, None]:
+    """The samples of the units, in order, and None after the last one of each unit.
 
     Threads are enough: Pillow releases the interpreter while it decodes and resizes.
 
@@ -36,23 +54,41 @@ def decoded_ahead(
         ahead: how many images are decoded or waiting at any time; this bounds the memory.
     """
 
-    def load(index: int) -> Tensor | ImageError:
-        try:
-            return preprocess.pixels(decode_image(source.file(index), preprocess.mode, max_pixels))
-        except ImageError as error:
-            return error
-        except MemoryError:
-            return ImageError("not enough memory to resize it")
+    def load(sample: Sample) -> Decoded:
+        return Decoded(sample.sample_id, sample.label, _pixels(sample, preprocess, max_pixels))
 
-    waiting: deque[Future[Tensor | ImageError]] = deque()
+    waiting: deque[Future[Decoded] | None] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="qscore-decode")
+
+    def next_one() -> Decoded | None:
+        future = waiting.popleft()
+        return None if future is None else future.result()
+
     try:
         with quiet_pillow():
-            for index in indices:
-                waiting.append(pool.submit(load, index))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+            for unit in units:
+                for sample in source.read(unit):
+                    waiting.append(pool.submit(load, sample))
+                    if len(waiting) >= ahead:
+                        yield next_one()
+                waiting.append(None)
             while waiting:
-                yield waiting.popleft().result()
+                yield next_one()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pixels(sample: Sample, preprocess: Preprocess, max_pixels: int) -> Tensor | ImageError:
+    try:
+        if sample.error is not None:
+            return sample.error
+        if sample.content is not None:
+            image = decode_bytes(sample.content, preprocess.mode, max_pixels)
+        else:
+            assert sample.path is not None
+            image = decode_image(sample.path, preprocess.mode, max_pixels)
+        return preprocess.pixels(image)
+    except ImageError as error:
+        return error
+    except MemoryError:
+        return ImageError("not enough memory to resize it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import StoreError
-from qscore_fast.images import FolderSource
+from qscore_fast.images import Source, Unit
 from qscore_fast.scoring.atomic import write_text
 
 FORMAT = "qscore-fast.run"
@@ -41,19 +41,24 @@ class RunRecord:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
-    def num_images(self) -> int:
-        """How many images the source lists."""
+    def num_images(self) -> int | None:
+        """How many images the source lists; None where only reading it tells."""
         return self.asked["source"]["num_images"]
 
     @property
     def num_units(self) -> int:
         """How many parts a complete run has."""
-        return -(-self.num_images // self.asked["unit_size"])
+        source = self.asked["source"]
+        if "num_units" in source:
+            return source["num_units"]
+        return -(-source["num_images"] // self.asked["unit_size"])
 
-    def unit(self, index: int) -> range:
-        """The images of one unit."""
-        size = self.asked["unit_size"]
-        return range(index * size, min((index + 1) * size, self.num_images))
+    def unit_rows(self, index: int) -> int | None:
+        """How many images a unit has; None where only reading it tells."""
+        source, size = self.asked["source"], self.asked["unit_size"]
+        if "num_units" in source:
+            return None
+        return min(size, source["num_images"] - index * size)
 
     def write(self, path: Path) -> None:
         """Write run.json atomically."""
@@ -86,7 +91,8 @@ class RunRecord:
 
 
 def describe_run(
-    source: FolderSource,
+    source: Source,
+    units: Sequence[Unit],
     encoder: Encoder,
     *,
     unit_size: int,
@@ -95,13 +101,16 @@ def describe_run(
     embeddings: str,
     max_pixels: int,
 ) -> RunRecord:
-    """The record of a run that is about to start."""
+    """The record of a run over the ``units`` of ``source`` that is about to start."""
+    listed: dict[str, Any] = {
+        "kind": source.kind,
+        "num_images": source.num_samples,
+        "manifest_hash": source.manifest_hash,
+    }
+    if any(unit.num_samples != unit_size for unit in units[:-1]) or source.num_samples is None:
+        listed["num_units"] = len(units)
     asked = {
-        "source": {
-            "kind": "folder",
-            "num_images": len(source),
-            "manifest_hash": source.manifest_hash,
-        },
+        "source": listed,
         "encoder": {
             "fingerprint": encoder.fingerprint,
             "num_features": encoder.num_features,
@@ -115,10 +124,9 @@ def describe_run(
         "embeddings": embeddings,
     }
     about = {
-        "source_root": source.root.encode("utf-8", "backslashreplace").decode(),
+        "source_root": source.location,
         "has_labels": source.has_labels,
-        "num_ignored_files": source.num_ignored,
-        "num_unreadable_folders": source.num_unreadable,
+        "source_notes": source.notes,
         "encoder_name": encoder.name,
         "encoder_system": encoder.system,
         "versions": library_versions(),

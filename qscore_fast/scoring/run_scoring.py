@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from qscore_fast.backends import backend_info
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.images import DEFAULT_MAX_PIXELS, FolderSource
+from qscore_fast.images import DEFAULT_MAX_PIXELS, Source, Unit, open_source
 from qscore_fast.scoring.encode_unit import UnitEncoder
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
 from qscore_fast.scoring.prefetch import decoded_ahead, default_workers
@@ -29,16 +28,19 @@ from qscore_fast.scoring.store import Store
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, in images; ``found`` of the ``done`` were in parts that were there already."""
+    """How far a run is, in images; ``found`` of the ``done`` were in parts that were there already.
+
+    ``total`` is None where only reading the source tells how many there are.
+    """
 
     done: int
-    total: int
+    total: int | None
     found: int
     failed: int
 
 
 def score(
-    source: str | os.PathLike[str] | FolderSource,
+    source: str | os.PathLike[str] | Source,
     encoder: Encoder | nn.Module | str | os.PathLike[str],
     out: str | os.PathLike[str],
     features: DiscriminativeFeatures | str | os.PathLike[str] | None = None,
@@ -58,14 +60,14 @@ def score(
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScoreRun:
-    """Score every image of a folder, or finish doing so.
+    """Score every image of a source, or finish doing so.
 
     The run can be stopped at any moment, also by a power cut: called again with the same settings it
     goes on with the parts that are missing. Images that cannot be decoded, or whose features are not
     finite, are recorded and left out.
 
     Args:
-        source: the folder of images.
+        source: a source of images, or what ``open_source`` takes: the path of a folder, for example.
         encoder: see ``load_encoder``.
         out: the run's folder; made if missing.
         features: the discriminative features D, as an object, a features.npz or the folder of a run,
@@ -105,7 +107,9 @@ def score(
         raise SettingsError(f"activation_eps must be 0 or more, got {activation_eps}")
     check_percentiles(lower, upper)
 
-    source = source if isinstance(source, FolderSource) else FolderSource(source)
+    if isinstance(source, str | os.PathLike):
+        source = open_source(source)
+    units = source.units(unit_size)
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder, device=device)
     elif device is not None:
@@ -133,6 +137,7 @@ def score(
 
     record = describe_run(
         source,
+        units,
         encoder,
         unit_size=unit_size,
         activation_eps=float(activation_eps),
@@ -144,7 +149,7 @@ def score(
         unit_encoder = UnitEncoder(
             source, encoder, batch_size, float(activation_eps), two_sided, embeddings == "npy"
         )
-        session = _encode_missing(store, unit_encoder, max_pixels, workers, progress)
+        session = _encode_missing(store, unit_encoder, units, max_pixels, workers, progress)
         finalise(store, features=features, eps=eps, lower=lower, upper=upper)
     return ScoreRun(out, session)
 
@@ -159,15 +164,16 @@ def most_entries(num_features: int, eps: float, two_sided: bool) -> float:
 def _encode_missing(
     store: Store,
     unit_encoder: UnitEncoder,
+    units: Sequence[Unit],
     max_pixels: int,
     workers: int,
     progress: Callable[[Progress], None] | None,
 ) -> Session:
     """Make the parts that are not there."""
     missing = store.missing_units()
-    units = [store.record.unit(index) for index in missing]
-    total, to_do = store.record.num_images, sum(map(len, units))
-    state = Progress(done=total - to_do, total=total, found=total - to_do, failed=0)
+    found = store.images_in_parts(missing)
+    total = store.record.num_images
+    state = Progress(done=found, total=total, found=found, failed=0)
 
     def report(done: int, failed: int) -> None:
         nonlocal state
@@ -178,7 +184,7 @@ def _encode_missing(
     report(0, 0)
     images = decoded_ahead(
         unit_encoder.source,
-        itertools.chain.from_iterable(units),
+        (units[index] for index in missing),
         unit_encoder.encoder.preprocess,
         max_pixels=max_pixels,
         workers=workers,
@@ -187,8 +193,8 @@ def _encode_missing(
     seconds: dict[str, float] = defaultdict(float)
     start = time.perf_counter()
     try:
-        for index, unit in zip(missing, units, strict=True):
-            rows, timings = unit_encoder.encode(unit, images, report)
+        for index in missing:
+            rows, timings = unit_encoder.encode(images, report)
             before_write = time.perf_counter()
             store.write_part(index, rows, timings)
             for stage, duration in timings.items():
@@ -202,7 +208,7 @@ def _encode_missing(
         backend=_backend_on(device.type),
         parts_found=store.record.num_units - len(missing),
         parts_done=len(missing),
-        images_done=to_do,
+        images_done=state.done - found,
         seconds=time.perf_counter() - start,
         seconds_by_stage=dict(seconds),
     )

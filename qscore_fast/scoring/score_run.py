@@ -101,7 +101,8 @@ class ScoreRun:
         return DiscriminativeFeatures.load(self.path / "features.npz")
 
     def scores(self) -> pa.Table:
-        """One row for each scored image, in the order of the sample ids' bytes.
+        """One row for each scored image, in the order of the source: a folder's by
+        the bytes of the sample ids.
 
         Columns: sample_id, label (null without class folders), q_score, num_active (|L and D|),
         num_highly_active (|L|), mean, std, l1, l2 of the representation.
@@ -130,15 +131,15 @@ class ScoreRun:
         record, features = self._store.record, self.features
         scores = read_result(self.path / "scores.parquet", ["q_score", "num_active"])
         q = scores["q_score"].to_numpy()
+        num_images = self._store.num_images()
         return {
             "out": str(self.path),
             "encoder": record.about["encoder_name"],
             "system": record.about["encoder_system"],
-            "num_images": record.num_images,
+            "num_images": num_images,
             "num_scored": len(q),
-            "num_failed": record.num_images - len(q),
-            "num_ignored_files": record.about["num_ignored_files"],
-            "num_unreadable_folders": record.about["num_unreadable_folders"],
+            "num_failed": num_images - len(q),
+            "source_notes": record.about["source_notes"],
             "num_features": features.mask.numel(),
             "num_discriminative": int(features.mask.sum()),
             "eps": features.eps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,21 @@ class Store:
     def missing_units(self) -> list[int]:
         """The units without a whole part, ascending."""
         return [index for index in range(self.record.num_units) if not self._is_whole(index)]
+
+    def num_images(self) -> int:
+        """How many images a complete run has."""
+        known = self.record.num_images
+        return sum(n["num_images"] for n in self.part_notes()) if known is None else known
+
+    def images_in_parts(self, missing: Sequence[int]) -> int:
+        """How many images the parts hold that are not ``missing``."""
+        absent = set(missing)
+        there = (index for index in range(self.record.num_units) if index not in absent)
+        counts = ((self.record.unit_rows(index), index) for index in there)
+        return sum(
+            (self._notes(index) or {}).get("num_images", 0) if rows is None else rows
+            for rows, index in counts
+        )
 
     def check_complete(self) -> None:
         """StoreError if parts are missing."""
@@ -152,7 +167,9 @@ class Store:
         except StoreError:
             return False
         notes = self._notes(index)
-        if num_rows != len(self.record.unit(index)) or notes is None:
+        if notes is None or num_rows != notes.get("num_images"):
+            return False
+        if self.record.unit_rows(index) not in (None, num_rows):
             return False
         if metadata.get(KEY) != self.record.key.encode():
             return False

@@ -76,13 +76,28 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2 bad" in last
 
 
+def test_a_log_without_a_known_total(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr("qscore_fast.cli.terminal.time.monotonic", lambda: float(next(now)))
+    printer = ProgressPrinter()
+    for done in (100, 400, 1000):
+        printer(Progress(done=done, total=None, found=100, failed=done // 400))
+    printer.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "qscore: 100 images are in finished parts: going on"
+    assert lines[1] == "qscore: scoring what the source holds"
+    assert all("images/s" in line and " of " not in line for line in lines[2:])
+    assert lines[-1].startswith("qscore: 1,000 images, 2 bad, ")
+
+
 def summary(**changes: Any) -> dict[str, Any]:
     return {
         "num_images": 3000,
         "num_scored": 2999,
         "num_failed": 1,
-        "num_ignored_files": 4,
-        "num_unreadable_folders": 2,
+        "source_notes": {"files of other kinds ignored": 4, "folders could not be read": 2},
         "encoder": "demo",
         "system": None,
         "num_features": 512,

@@ -114,7 +114,8 @@ def wide_resnet(layers: list[int]) -> ResNet:
     ("name", "heads"), [("dino-vit-s16-official", 6), ("moco-v3-vit-s-official", 12)]
 )
 def test_the_plain_vit_is_timms(name: str, heads: int, tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm.models.vision_transformer")
+    from timm.models import vision_transformer as timm
+
     sizes = {"width": 384, "heads": heads, "depth": 2}
     published = BY_ID[name].write(tmp_path, **sizes)
     model = timm.VisionTransformer(
@@ -136,7 +137,8 @@ def test_the_plain_vit_is_timms(name: str, heads: int, tmp_path: Path) -> None:
 
 
 def test_the_plain_xcit_is_timms(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm.models.xcit")
+    from timm.models import xcit as timm
+
     published = BY_ID["dino-xcit-p16-official"].write(tmp_path, width=128, depth=2)
     model = timm.Xcit(
         embed_dim=128, depth=2, num_heads=8, patch_size=16, eta=1.0, tokens_norm=True, num_classes=0
@@ -150,7 +152,8 @@ def test_the_plain_xcit_is_timms(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dinov2-official", "dinov2-registers-official"])
 def test_the_plain_dinov2_is_timms_at_the_size_of_its_positions(name: str, tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm.models.vision_transformer")
+    from timm.models import vision_transformer as timm
+
     published = BY_ID[name].write(tmp_path, width=128, depth=1)
     registers = 4 if "registers" in name else 0
     model = timm.VisionTransformer(

@@ -192,7 +192,7 @@ def test_bad_images_are_recorded_and_the_others_scored(tmp_path: Path, unit_size
         assert reason in errors[sample_id]["error"]
         assert errors[sample_id]["stage"] == "decode"
     assert run.summary["num_failed"] == len(bad) == 7
-    assert run.summary["num_ignored_files"] == 2
+    assert run.summary["source_notes"]["files of other kinds ignored"] == 2
     table = pq.read_table(sorted((tmp_path / "out" / "parts").glob("*.parquet")))
     failed = {row["sample_id"]: row for row in table.to_pylist() if row["status"] != "ok"}
     assert failed.keys() == bad.keys()

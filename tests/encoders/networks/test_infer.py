@@ -228,7 +228,6 @@ def test_resnets_that_do_not_fit(state: Callable[[State], State], reason: str) -
 def test_vits_that_do_not_fit(
     state: Callable[[State], State], given: dict[str, Any], reason: str
 ) -> None:
-    pytest.importorskip("timm")
     with pytest.raises(EncoderError, match=reason):
         infer_architecture(state(official_states.vit()), **given)
 

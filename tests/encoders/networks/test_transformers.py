@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -19,8 +20,6 @@ from tests.encoders.networks.random_weights import (
     random_state,
     shapes_of,
 )
-
-timm = pytest.importorskip("timm")
 
 # Trained at 32 pixels: that size, larger, smaller, not square, and no whole number of patches.
 SIZES = [(32, 32), (48, 64), (24, 24), (39, 35), (33, 32)]

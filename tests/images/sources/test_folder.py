@@ -56,7 +56,14 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 
 def test_units_cover_everything_once(tmp_path: Path) -> None:
     source = FolderSource(make(tmp_path, *(f"{n}.png" for n in range(10))))
-    assert [list(unit) for unit in source.units(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    units = source.units(4)
+    assert [unit.num_samples for unit in units] == [4, 4, 2]
+    assert [[s.sample_id for s in source.read(unit)] for unit in units] == [
+        ["0.png", "1.png", "2.png", "3.png"],
+        ["4.png", "5.png", "6.png", "7.png"],
+        ["8.png", "9.png"],
+    ]
+    assert next(source.read(units[1])).path == os.fsencode(tmp_path / "4.png")
 
 
 def test_manifest_hash_is_of_ids_and_sizes(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 from qscore_fast.errors import SourceError
 from qscore_fast.images.sample_id import sample_id_of_path
+from qscore_fast.images.sources.source import Sample, Unit, manifest_hash, runs
 
 EXTENSIONS = (b".jpg", b".jpeg", b".png", b".webp", b".bmp")
 
@@ -35,6 +36,8 @@ class FolderSource:
         num_ignored: files of other kinds.
         num_unreadable: directories below the root that could not be listed.
     """
+
+    kind: ClassVar[str] = "folder"
 
     root: str
     paths: tuple[bytes, ...] = field(init=False, repr=False)
@@ -90,18 +93,41 @@ class FolderSource:
             return None
         return sample_id_of_path(self.paths[index].split(b"/", 1)[0])
 
-    def units(self, size: int) -> Iterator[range]:
-        """The indices of the images, in runs of ``size``; the last may be shorter."""
-        for start in range(0, len(self), size):
-            yield range(start, min(start + size, len(self)))
+    @property
+    def location(self) -> str:
+        """The folder, as text."""
+        return self.root.encode("utf-8", "backslashreplace").decode()
+
+    @property
+    def num_samples(self) -> int:
+        """How many images there are."""
+        return len(self.paths)
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """What was passed over."""
+        return {
+            "files of other kinds ignored": self.num_ignored,
+            "folders could not be read": self.num_unreadable,
+        }
+
+    def units(self, size: int) -> Sequence[Unit]:
+        """Runs of ``size`` images; the last may be shorter."""
+        return [
+            Unit(index, f"images {run.start} to {run.stop - 1}", len(run), run)
+            for index, run in enumerate(runs(len(self), size))
+        ]
+
+    def read(self, unit: Unit) -> Iterator[Sample]:
+        """The images of a unit, by their paths."""
+        for index in unit.payload:
+            yield Sample(self.sample_id(index), self.label(index), path=self.file(index))
 
     @cached_property
     def manifest_hash(self) -> str:
         """SHA-256 (hex) over every sample id and file size, in order."""
-        digest = hashlib.sha256()
-        for path, size in zip(self.paths, self.sizes, strict=True):
-            digest.update(b"%s\0%d\n" % (sample_id_of_path(path).encode(), size))
-        return digest.hexdigest()
+        ids = map(sample_id_of_path, self.paths)
+        return manifest_hash(zip(ids, self.sizes, strict=True))
 
 
 class _Listing:

@@ -1,0 +1,201 @@
+"""ImageNet (ILSVRC 2012) on disk, where a folder's names do not give the labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import ClassVar
+
+from qscore_fast.errors import SettingsError, SourceError
+from qscore_fast.images.sources.folder import FolderSource
+from qscore_fast.images.sources.imagenet_devkit import validation_labels
+from qscore_fast.images.sources.source import Sample, Unit, manifest_hash
+
+SPLITS = ("train", "val", "test")
+
+
+class _LabelledFolder:
+    """The images of a folder, with labels from elsewhere or none."""
+
+    def __init__(self, images: FolderSource, labels: Sequence[str] | None, missing: int) -> None:
+        self._images = images
+        self._missing = missing
+        self._classes = tuple(sorted(set(labels or ())))
+        places = {label: place for place, label in enumerate(self._classes)}
+        self._labels = array("l", (places[label] for label in labels or ()))
+
+    @property
+    def location(self) -> str:
+        """The folder of the images, as text."""
+        return self._images.location
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the labels are known."""
+        return bool(self._classes)
+
+    @property
+    def num_samples(self) -> int:
+        """How many images there are."""
+        return len(self._images)
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """What was passed over, and how many labels have no image."""
+        return {**self._images.notes, "images of the ground truth missing": self._missing}
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """SHA-256 (hex) over every sample id, file size and label, in order."""
+        labels = manifest_hash((self._classes[place], place) for place in self._labels)
+        return manifest_hash([(self._images.manifest_hash, 0), (labels, 0)])
+
+    def units(self, size: int) -> Sequence[Unit]:
+        """Runs of ``size`` images; the last may be shorter."""
+        return self._images.units(size)
+
+    def read(self, unit: Unit) -> Iterator[Sample]:
+        """The images of a unit, by their paths."""
+        for index in unit.payload:
+            label = self._classes[self._labels[index]] if self._labels else None
+            yield Sample(self._images.sample_id(index), label, path=self._images.file(index))
+
+
+class ImageNetValSource(_LabelledFolder):
+    """The flat validation folder with the development kit's ground truth; labels are WordNet ids.
+
+    The ground truth counts ILSVRC ids, from 1 and in an order of their own: not that of the sorted WordNet
+    ids, which folders and most networks follow. The kit's table of synsets tells which is which. A sample's
+    id is its file name.
+
+    Args:
+        folder: holds ILSVRC2012_val_00000001.JPEG and so on, and no class folders.
+        ground_truth: ILSVRC2012_devkit_t12 as a folder or as its .tar.gz (read in memory), or
+            ILSVRC2012_validation_ground_truth.txt.
+        synsets: the kit's meta.mat or map_clsloc.txt, or a text file of the WordNet ids in the order of the
+            ILSVRC ids; None: the first two are looked for in the kit, or beside the text file.
+
+    Raises:
+        SourceError: something is missing, damaged, or does not belong together.
+        MissingExtraError: reading meta.mat takes scipy.
+    """
+
+    kind: ClassVar[str] = "imagenet-val"
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        ground_truth: str | os.PathLike[str],
+        synsets: str | os.PathLike[str] | None = None,
+    ) -> None:
+        images = FolderSource(folder)
+        labels = validation_labels(ground_truth, synsets)
+        super().__init__(images, *_of_stems(images, labels, os.fspath(ground_truth)))
+
+
+class ImageNetKaggleSource(_LabelledFolder):
+    """One split of Kaggle's tree (ILSVRC/Data/CLS-LOC and LOC_val_solution.csv); labels are WordNet ids.
+
+    A sample's id is its path below the split's folder, which is the same as in the other layouts. ``test``
+    has no labels.
+
+    Args:
+        root: the folder that holds ILSVRC, or ILSVRC itself; LOC_val_solution.csv is looked for in
+            both.
+        split: "train", "val" or "test".
+
+    Raises:
+        SettingsError: there is no such split.
+        SourceError: something is missing, damaged, or does not belong together.
+    """
+
+    kind: ClassVar[str] = "imagenet-kaggle"
+
+    def __init__(self, root: str | os.PathLike[str], split: str = "val") -> None:
+        if split not in SPLITS:
+            raise SettingsError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+        base = os.fspath(root)
+        inner = os.path.join("Data", "CLS-LOC", split)
+        above = os.path.join(base, "ILSVRC")
+        folder = next(
+            (f for b in (above, base) if os.path.isdir(f := os.path.join(b, inner))), None
+        )
+        if folder is None:
+            raise SourceError(
+                f"there is no folder {os.path.join('ILSVRC', inner)} in {base}, nor {inner}: give the "
+                "folder that holds ILSVRC"
+            )
+        images = FolderSource(folder)
+        if split == "val":
+            places = (base, above, os.path.dirname(os.path.abspath(base)))
+            solution = _solution(places)
+            super().__init__(images, *_of_stems(images, _solution_labels(solution), solution))
+        elif split == "test":
+            super().__init__(images, None, 0)
+        else:
+            super().__init__(images, _of_folders(images), 0)
+
+
+def _of_folders(images: FolderSource) -> list[str]:
+    labels = [images.label(index) for index in range(len(images))]
+    known = [label for label in labels if label is not None]
+    if len(known) < len(labels):
+        raise SourceError(f"{images.location} has images beside its class folders: move them away")
+    return known
+
+
+def _of_stems(
+    images: FolderSource, labels: Mapping[bytes, str], origin: str
+) -> tuple[list[str], int]:
+    """The label of every image by its file name, and how many labels are left over."""
+    found = []
+    stems = set()
+    for index, path in enumerate(images.paths):
+        if b"/" in path:
+            raise SourceError(
+                f"{images.location} has images in folders, such as {images.sample_id(index)}: give a flat "
+                "validation folder here; one that is sorted into class folders needs no ground truth"
+            )
+        stem = path.rpartition(b".")[0]
+        label = labels.get(stem)
+        if label is None:
+            raise SourceError(
+                f"{origin} has no label for {images.sample_id(index)} in {images.location}: it covers "
+                f"{len(labels)} images, named ILSVRC2012_val_00000001.JPEG and so on"
+            )
+        found.append(label)
+        stems.add(stem)
+    return found, len(labels) - len(stems)
+
+
+def _solution(folders: Sequence[str]) -> str:
+    for folder in folders:
+        path = os.path.join(folder, "LOC_val_solution.csv")
+        if os.path.isfile(path):
+            return path
+    places = ", ".join(dict.fromkeys(folders))
+    raise SourceError(f"there is no LOC_val_solution.csv, which has the labels of val, in {places}")
+
+
+def _solution_labels(path: str) -> dict[bytes, str]:
+    """Stem -> WordNet id; a row is ``ILSVRC2012_val_00048981,n03995372 85 1 499 272``."""
+    labels: dict[bytes, str] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                # The boxes of an image all have its one class.
+                words = (row.get("PredictionString") or "").split()
+                name = row.get("ImageId")
+                if not name or not words:
+                    raise SourceError(
+                        f"row {len(labels) + 1} of {path} has no ImageId and PredictionString"
+                    )
+                labels[os.fsencode(name)] = words[0]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise SourceError(f"cannot read {path}: {error}") from error
+    if not labels:
+        raise SourceError(f"{path} is empty: it should have one row for each image of val")
+    return labels

@@ -1,0 +1,170 @@
+"""A remote folder of images, on any file system that fsspec knows."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, ClassVar
+
+from qscore_fast.errors import ImageError, SourceError
+from qscore_fast.images.sample_id import sample_id_of_path
+from qscore_fast.images.sources.file_systems import (
+    ListedFile,
+    filesystem_of,
+    listed_file,
+    listing,
+    open_file,
+    with_retries,
+)
+from qscore_fast.images.sources.folder import EXTENSIONS
+from qscore_fast.images.sources.image_columns import MAX_IMAGE_BYTES
+from qscore_fast.images.sources.packed_bytes import PackedBytes
+from qscore_fast.images.sources.source import Sample, Unit, manifest_hash, runs
+
+_READ_AHEAD = 16
+_READ_AHEAD_BYTES = 64 * 2**20
+
+
+class RemoteFolderSource:
+    """The images below a URL, at any depth, sorted by the bytes of their relative names.
+
+    Names are compared by extension alone, as ``FolderSource`` does. Up to 16 objects (64 MiB, or one) are
+    read ahead at the same time. A read that fails is tried again, 5 times within some 10 seconds; then it
+    is a sample with an error. So is an object that has another size than when it was listed; one that
+    changed and kept its size shows in the manifest of the next listing, where the store has ETags.
+
+    Args:
+        url: such as ``s3://bucket/prefix``; ``http://`` where the server lists its folders. Credentials and
+            endpoints are those of fsspec (``FSSPEC_S3_ENDPOINT_URL`` and its configuration files) and of
+            the driver.
+
+    Raises:
+        SourceError: there is no such place, it cannot be listed, or it holds no image.
+        MissingExtraError: the driver is not installed.
+    """
+
+    kind: ClassVar[str] = "remote"
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        files, num_ignored = _list(url)
+        if not files:
+            kinds = " ".join(extension.decode() for extension in EXTENSIONS)
+            raise SourceError(
+                f"no image in {url} ({kinds}, at any depth; {num_ignored} other files)"
+            )
+        # Packed, since there may be millions.
+        self._names = PackedBytes(file.name for file in files)
+        self._sizes = array("q", (file.size for file in files))
+        self.num_samples = len(files)
+        self.has_labels = all(b"/" in file.name for file in files)
+        self.notes = {"files of other kinds ignored": num_ignored}
+        self.manifest_hash = manifest_hash(
+            (f"{sample_id_of_path(file.name)}\0{file.tag}", file.size) for file in files
+        )
+
+    @property
+    def location(self) -> str:
+        """The URL."""
+        return self._url
+
+    def units(self, size: int) -> Sequence[Unit]:
+        """Runs of ``size`` images; the last may be shorter."""
+        return [
+            Unit(index, f"images {run.start} to {run.stop - 1}", len(run), run)
+            for index, run in enumerate(runs(self.num_samples, size))
+        ]
+
+    def read(self, unit: Unit) -> Iterator[Sample]:
+        """The images of a unit, in order, with their content."""
+        filesystem, root = filesystem_of(self._url)
+        waiting: deque[tuple[int, Future[bytes]]] = deque()
+        ahead = 0
+        pool = ThreadPoolExecutor(_READ_AHEAD)
+        try:
+            for index in unit.payload:
+                cost = self._cost(index)
+                while waiting and (len(waiting) >= _READ_AHEAD or ahead + cost > _READ_AHEAD_BYTES):
+                    done, future = waiting.popleft()
+                    yield self._sample(done, future)
+                    ahead -= self._cost(done)
+                waiting.append((index, pool.submit(self._fetch, filesystem, root, index)))
+                ahead += cost
+            while waiting:
+                yield self._sample(*waiting.popleft())
+        finally:
+            # A reader may stop in the middle of a unit.
+            pool.shutdown(cancel_futures=True)
+
+    def _cost(self, index: int) -> int:
+        size = self._sizes[index]
+        return size if 0 <= size <= MAX_IMAGE_BYTES else _READ_AHEAD_BYTES // 4
+
+    def _sample(self, index: int, future: Future[bytes]) -> Sample:
+        name = self._names[index]
+        label = sample_id_of_path(name.split(b"/", 1)[0]) if self.has_labels else None
+        try:
+            return Sample(sample_id_of_path(name), label, content=future.result())
+        except ImageError as error:
+            return Sample(sample_id_of_path(name), label, error=error)
+
+    def _fetch(self, filesystem: Any, root: str, index: int) -> bytes:
+        size = self._sizes[index]
+        if size > MAX_IMAGE_BYTES:
+            raise ImageError(
+                f"{size:,} bytes is above the limit of {MAX_IMAGE_BYTES:,} bytes", "read"
+            )
+        name = self._names[index].decode("utf-8", "surrogateescape")
+        path = f"{root.rstrip('/')}/{name}"
+        try:
+            content = _content(filesystem, path, size)
+        except FileNotFoundError as error:
+            raise ImageError("it has vanished since it was listed", "read") from error
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error}", "read") from error
+        if size >= 0 and len(content) != size:
+            raise ImageError(f"it has changed since it was listed with {size:,} bytes", "read")
+        if len(content) > MAX_IMAGE_BYTES:
+            raise ImageError(f"it is above the limit of {MAX_IMAGE_BYTES:,} bytes", "read")
+        return content
+
+
+def _content(filesystem: Any, path: str, size: int) -> bytes:
+    """Up to one byte more than is expected, so that neither growth nor a false size fills memory."""
+    if size > 0:
+        return bytes(with_retries(lambda: filesystem.cat_file(path, start=0, end=size + 1)))
+    if size == 0:
+        # A range of an empty object is an error to some stores.
+        return b"" if not with_retries(lambda: filesystem.size(path)) else b"\0"
+    with open_file(filesystem, path) as stream:
+        return stream.read(MAX_IMAGE_BYTES + 1)
+
+
+def _list(url: str) -> tuple[list[ListedFile], int]:
+    """The images, sorted, and the number of other files; one folder of the top level at a time."""
+    filesystem, root = filesystem_of(url)
+    root = root.rstrip("/")
+
+    def top() -> list[dict[str, Any]]:
+        filesystem.invalidate_cache()
+        return list(filesystem.ls(root, detail=True))
+
+    files: list[ListedFile] = []
+    num_ignored = 0
+    for entry in listing(top, url):
+        found = {entry["name"]: entry}
+        if entry.get("type") == "directory":
+            found = listing(partial(filesystem.find, entry["name"], detail=True), url)
+            # Listings are kept by the driver, at a kilobyte an object.
+            filesystem.invalidate_cache()
+        for name, info in found.items():
+            file = listed_file(root, name, info)
+            if file.name.lower().endswith(EXTENSIONS):
+                files.append(file)
+            else:
+                num_ignored += 1
+    filesystem.invalidate_cache()
+    return sorted(files, key=lambda file: file.name), num_ignored

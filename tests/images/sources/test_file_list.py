@@ -1,0 +1,271 @@
+"""Lists of image files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qscore_fast.errors import SourceError
+from qscore_fast.images.sources.file_list import FileListSource
+from qscore_fast.images.sources.packed_bytes import PackedBytes
+from qscore_fast.images.sources.repeats import Repeats
+from qscore_fast.images.sources.source import Sample
+
+ROWS = [("a/1.jpg", "cat"), ("b 2.jpg", "dog"), ("ü,3.jpg", "cat")]
+
+
+def samples(source: FileListSource, size: int = 2) -> list[Sample]:
+    return [sample for unit in source.units(size) for sample in source.read(unit)]
+
+
+def ids(source: FileListSource) -> list[str]:
+    return [sample.sample_id for sample in samples(source)]
+
+
+def write(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def save_rows(folder: Path, name: str) -> Path:
+    kind = name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "parquet":
+        paths, labels = zip(*ROWS, strict=True)
+        table = pa.table({"n": [1, 2, 3], "path": paths, "label": labels})
+        pq.write_table(table, folder / name, row_group_size=2)
+        return folder / name
+    text = {
+        "txt": "a/1.jpg\nb 2.jpg\nü,3.jpg\n",
+        "csv": 'n,path,label\n1,a/1.jpg,cat\n2,b 2.jpg,dog\n3,"ü,3.jpg",cat\n',
+        "tsv": "n\tpath\tlabel\n1\ta/1.jpg\tcat\n2\tb 2.jpg\tdog\n3\tü,3.jpg\tcat\n",
+        "jsonl": "".join(json.dumps({"n": 1, "path": p, "label": x}) + "\n" for p, x in ROWS),
+    }[kind]
+    return write(folder, name, text.encode())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "l.txt",
+        "l.csv",
+        "l.tsv",
+        "l.jsonl",
+        "l.parquet",
+        "l.txt.gz",
+        "l.CSV.gz",
+        "l.tsv.gz",
+        "l.jsonl.gz",
+    ],
+)
+def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
+    source = FileListSource(save_rows(tmp_path, name.lower()))
+    again = pickle.loads(pickle.dumps(source))
+    labelled = ".txt" not in name
+    assert source.has_labels is labelled
+    assert source.num_samples == 3
+    assert [unit.num_samples for unit in source.units(2)] == [2, 1]
+    assert samples(again) == [
+        Sample(path, label if labelled else None, path=os.fsencode(tmp_path / path))
+        for path, label in ROWS
+    ]
+    assert again.manifest_hash == source.manifest_hash == FileListSource(source.path).manifest_hash
+
+
+def test_same_manifest_for_the_same_entries_only(tmp_path: Path) -> None:
+    first = FileListSource(save_rows(tmp_path, "l.csv"))
+    assert FileListSource(save_rows(tmp_path, "l.parquet")).manifest_hash == first.manifest_hash
+    content = (tmp_path / "l.csv").read_bytes()
+    changed = {first.manifest_hash}
+    for old, new in [(b"dog", b"cow"), (b"b 2.jpg", b"b 3.jpg"), (b"2,b 2.jpg,dog\n", b"")]:
+        changed.add(
+            FileListSource(write(tmp_path, "m.csv", content.replace(old, new))).manifest_hash
+        )
+    assert len(changed) == 4
+
+
+def test_text_lines(tmp_path: Path) -> None:
+    """A byte order mark, both line ends, blank lines, no comments, no end of the last line."""
+    content = b"\xef\xbb\xbf a.jpg \r\n\r\n#b.jpg\n   \ncaf\xe9.jpg\nback\\slash.jpg"
+    source = FileListSource(write(tmp_path, "l.txt", content))
+    assert ids(source) == [" a.jpg ", "#b.jpg", r"caf\xe9.jpg", r"back\\slash.jpg"]
+    assert samples(source)[2].path == os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    assert source.notes == {"blank lines": 2}
+
+
+def test_csv_lines(tmp_path: Path) -> None:
+    content = b'\xef\xbb\xbffilename,label,x\r\n"say ""a"".jpg",caf\xe9,1\r\n'
+    content += b'"two\nlines.jpg",,2\r\nNA,null,3\r\n'
+    found = samples(FileListSource(write(tmp_path, "l.csv", content)))
+    assert [s.sample_id for s in found] == ['say "a".jpg', "two\nlines.jpg", "NA"]
+    assert [s.label for s in found] == [r"caf\xe9", None, "null"]
+
+
+def test_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = f"a.jpg\n./b//./c.jpg\n{tmp_path}/imgs/d.jpg\n/elsewhere/e.jpg\n../f.jpg\n"
+    path = write(tmp_path, "l.txt", lines.encode())
+    (tmp_path / "imgs").mkdir()
+    source = FileListSource(path, root=tmp_path / "imgs/..")
+    assert ids(source) == ["a.jpg", "b/c.jpg", "imgs/d.jpg", "/elsewhere/e.jpg", "../f.jpg"]
+    inner = FileListSource(path, root=tmp_path / "imgs")
+    assert ids(inner)[2] == "d.jpg"
+    opened = [os.path.normpath(s.path or b"") for s in samples(inner)]
+    expected = ["imgs/a.jpg", "imgs/b/c.jpg", "imgs/d.jpg", "/elsewhere/e.jpg", "f.jpg"]
+    assert opened == [os.fsencode(tmp_path / name) for name in expected]
+    monkeypatch.chdir(tmp_path)
+    assert samples(FileListSource("l.txt"))[0].path == os.fsencode(tmp_path / "a.jpg")
+    with pytest.raises(SourceError, match="no folder nowhere"):
+        FileListSource(path, root="nowhere")
+
+
+def test_repeated_entries_are_errors_with_ids_of_their_own(tmp_path: Path) -> None:
+    lines = b"a.jpg\nb.jpg\na.jpg\na.jpg#2\n./a.jpg\nb.jpg\n"
+    found = samples(FileListSource(write(tmp_path, "l.txt", lines)))
+    assert [s.sample_id for s in found] == [
+        "a.jpg", "b.jpg", "a.jpg#3", "a.jpg#2", "a.jpg#4", "b.jpg#2",
+    ]  # fmt: skip
+    assert [s.error is not None for s in found] == [False, False, True, False, True, True]
+    assert "a.jpg" in str(found[2].error)
+    assert all((s.path is None) == (s.error is not None) for s in found)
+
+
+def test_entries_without_a_path_are_errors(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"path": "a.jpg"}, {"path": None}, {"path": 3}, {}, {"path": ""}, {"path": "n\0l"},
+        {"path": "\ud800"}, {"path": os.fsdecode(b"caf\xe9.jpg")},
+    ]  # fmt: skip
+    content = "\n".join(map(json.dumps, rows)).encode()
+    found = samples(FileListSource(write(tmp_path, "l.jsonl", content)))
+    assert [s.sample_id for s in found] == [
+        "a.jpg", *(f"l.jsonl#{number}" for number in range(2, 8)), r"caf\xe9.jpg",
+    ]  # fmt: skip
+    assert [str(s.error) for s in found[1:7]] == [
+        f"entry {number} of the list names no file" for number in range(2, 8)
+    ]
+    assert found[0].error is None and found[7].error is None
+
+
+def test_columns(tmp_path: Path) -> None:
+    content = b"ID,Image,big,LABEL,kind\n7,s.jpg,L.jpg,x,1\n,t.jpg,M.jpg,y,2\n7,u.jpg,N.jpg,z,3\n"
+    path = write(tmp_path, "l.csv", content)
+    found = samples(FileListSource(path))
+    assert [(s.sample_id, s.label) for s in found] == [("7", "x"), ("t.jpg", "y"), ("7#2", "z")]
+    assert found[0].path == os.fsencode(tmp_path / "s.jpg")
+    other = samples(FileListSource(path, column="big", label_column="kind", id_column="Image"))
+    assert [(s.sample_id, s.label) for s in other] == [
+        ("s.jpg", "1"),
+        ("t.jpg", "2"),
+        ("u.jpg", "3"),
+    ]
+    assert other[2].path == os.fsencode(tmp_path / "N.jpg")
+
+
+def test_parquet_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "file_name": pa.array(["a.jpg", None, "c.jpg"]).dictionary_encode(),
+            "label": pa.array([3, None, -1], pa.int64()),
+            "id": pa.array([10, 11, 12], pa.uint8()),
+        }
+    )
+    pq.write_table(table, tmp_path / "l.parquet")
+    found = samples(FileListSource(tmp_path / "l.parquet"))
+    assert [(s.sample_id, s.label) for s in found] == [("10", "3"), ("11", None), ("12", "-1")]
+    assert found[1].error is not None and found[2].path == os.fsencode(tmp_path / "c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "reason"),
+    [
+        ("l.txt", b"", None, "lists no file"),
+        ("l.txt", b"\n \r\n", None, "lists no file"),
+        ("l.txt", b"a.jpg\n", "path", "has no columns, so no 'path'"),
+        ("l.txt", "a.jpg\n".encode("utf-16"), None, "UTF-16"),
+        ("l.txt", b"a.jpg\ns3://bucket/b.jpg\n", None, "entry 2 .* is a URL, s3://bucket/b.jpg"),
+        ("l.txt", b"a\n" + b"x" * 70_000, None, "line 2 .* longer than 65,536 bytes"),
+        ("l.csv", b"", None, "lists no file"),
+        ("l.csv", b"path,label\n", None, "lists no file"),
+        ("l.csv", b"x,y\n1,2\n", None, "no column path or .* which of 'x', 'y'"),
+        ("l.csv", b"path,thumbs\n1,2\n", "thumb", "no column 'thumb': the nearest .* is 'thumbs'"),
+        ("l.csv", b"path,path\n1,2\n", None, "has 2 columns 'path'"),
+        ("l.csv", b"path,label\na.jpg,1\nb.jpg,1,2\n", None, "Expected 2 columns, got 3"),
+        ("l.csv", b"path\n" + b"x" * 3_000_000, None, "cannot read the list"),
+        ("l.jsonl", b'{"path": "a"}\n{"path": \n', None, "line 2 .* is no JSON"),
+        ("l.jsonl", b'{"path": "a"}\n["b"]\n', None, "line 2 .* is no JSON object"),
+        ("l.jsonl", b"[" * 100_000, None, "line 1 .* is no JSON"),
+        ("l.parquet", b"PAR1 not really", None, "cannot read the list"),
+        ("l.zip", b"", None, "is no list of files"),
+        ("l.parquet.gz", b"", None, "is no list of files"),
+    ],
+)
+def test_what_is_no_list(
+    tmp_path: Path, name: str, content: bytes, column: str | None, reason: str
+) -> None:
+    with pytest.raises(SourceError, match=reason) as caught:
+        FileListSource(write(tmp_path, name, content), column)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_damaged_or_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no list of files"):
+        FileListSource(tmp_path / "none.txt")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(SourceError, match="no regular file"):
+        FileListSource(tmp_path / "pipe.txt")
+    packed = gzip.compress(b"".join(b"%d.jpg\n" % n for n in range(10_000)))
+    for content in (packed[:-1000], b"a.jpg\n", packed[:500] + bytes(50) + packed[550:]):
+        (tmp_path / "l.txt.gz").write_bytes(content)
+        with pytest.raises(SourceError, match="cannot read the list"):
+            FileListSource(tmp_path / "l.txt.gz")
+    path = save_rows(tmp_path, "l.parquet")
+    content = bytearray(path.read_bytes())  # pages, footer, its length, PAR1
+    pages = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:pages] = bytes(pages - 4)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="cannot read the list"):
+        FileListSource(path)
+
+
+def test_images_in_parquet_are_no_paths(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"\xff\xd8"]}), tmp_path / "l.parquet")
+    with pytest.raises(SourceError, match="'image' .* is binary, not text"):
+        FileListSource(tmp_path / "l.parquet")
+
+
+def test_no_object_is_kept_for_an_entry(tmp_path: Path) -> None:
+    """The pickle, which is what a worker gets, is the paths and a few bytes each."""
+    lines = [b"folder-%03d/%08d.jpg" % (n % 1000, n) for n in range(20_000)]
+    source = FileListSource(write(tmp_path, "l.txt", b"\n".join(lines)))
+    assert len(pickle.dumps(source)) < sum(map(len, lines)) + 10 * len(lines)
+    assert sum(len(unit.payload) for unit in source.units(999)) == 20_000
+
+
+@given(st.lists(st.binary(max_size=5)))
+def test_packed_bytes_are_a_list(items: list[bytes]) -> None:
+    packed = PackedBytes(items)
+    assert list(packed) == items == [packed[index] for index in range(len(packed))]
+    for index in (-1, len(items)):
+        with pytest.raises(IndexError):
+            packed[index]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "a#2#2", "b#2"]), max_size=12))
+def test_numbers_make_ids_unique(listed: list[str]) -> None:
+    repeats = Repeats(listed, len(listed))
+    numbers = [repeats.number(index) for index in range(len(listed))]
+    final = [f"{i}#{n}" if n else i for i, n in zip(listed, numbers, strict=True)]
+    assert len(set(final)) == len(listed)
+    seen = [i in listed[:index] for index, i in enumerate(listed)]
+    assert [n is not None for n in numbers] == seen
+    assert len(repeats) == sum(seen)
