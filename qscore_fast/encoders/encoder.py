@@ -130,23 +130,36 @@ class Encoder:
         return replace(self, module=module, precision="+".join(parts), notes=(*self.notes, *notes))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images (B, C, height, width), on any device, to features (B, r) on the module's.
+        """Normalised images (B, C, height, width) to features (B, r) on the module's device.
+
+        The images may be on any device and of any floating-point type: they are taken to the module's.
 
         Batch norm and dropout are in evaluation mode during the call; a module that was in training
         mode is handed back as it was.
 
         Raises:
-            EncoderError: the module does not return one vector an image.
+            EncoderError: not images of that kind, or the module does not return one vector an image.
         """
+        if images.ndim != 4 or not images.is_floating_point():
+            raise EncoderError(
+                f"{self.name} takes normalised images (B, C, height, width) in floating point, got "
+                f"{images.dtype} of shape {tuple(images.shape)}: encoder.preprocess makes them"
+            )
         training = [module for module in self.module.modules() if module.training]
         self.module.eval()
         try:
             with torch.inference_mode():
-                h = self.module(images.to(self.device))
+                h = self.module(images.to(self.device, self._dtype or images.dtype))
         finally:
             for module in training:
                 module.training = True
         return self._checked(h, len(images))
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        """Of the module's first floating-point parameter; None if it has none."""
+        dtypes = (tensor.dtype for tensor in self.module.parameters())
+        return next((dtype for dtype in dtypes if dtype.is_floating_point), None)
 
     def _checked(self, h: object, batch: int) -> Tensor:
         if not isinstance(h, Tensor):

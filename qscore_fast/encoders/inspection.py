@@ -110,6 +110,10 @@ def inspect_checkpoint(
         EncoderError, SettingsError, MissingExtraError: as ``load_encoder``.
     """
     name = os.fspath(path)
+    if name.partition(":")[0] in ("demo", "timm", "torchvision") and not os.path.exists(path):
+        raise EncoderError(
+            f"{name} is no file to inspect: it can be loaded, scored with and measured"
+        )
     container = read_container(path)
     try:
         if is_own(container.content):

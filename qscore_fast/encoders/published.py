@@ -83,7 +83,7 @@ def _network_of(
             f"pool={pool} is for transformers, a ResNet averages its map: leave it out"
         )
     num_heads = None
-    if layout.num_heads is not None and "cls_token" in state:
+    if layout.num_heads is not None and "cls_token" in state and state["cls_token"].ndim:
         num_heads = layout.num_heads(state["cls_token"].shape[-1])
     architecture = infer_architecture(
         state,

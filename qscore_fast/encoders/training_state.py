@@ -60,7 +60,7 @@ class TrainingState:
         }
 
     def head(self, name: Head, tower: Tower = "online") -> nn.Module:
-        """A head as a module with the checkpoint's weights, in training mode, ready for fine-tuning.
+        """A head as a float32 module with the checkpoint's weights, in training mode, to fine-tune.
 
         Projector and predictor map (B, d_in) to (B, d_out) by linear layers, batch norms and
         activations, without the normalisation that the loss applies. Prototypes map (B, d), which
@@ -91,7 +91,7 @@ class Prototypes(nn.Module):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         weight = state["weight_v"] if "weight_v" in state else state["weight"]
-        self.weight_v = nn.Parameter(weight.clone())
+        self.weight_v = nn.Parameter(weight.float().clone())
         self.weight_g = _parameter(state.get("weight_g"))
         self.bias = _parameter(state.get("bias"))
 
@@ -123,25 +123,37 @@ def mlp(state: Mapping[str, Tensor], activation: type[nn.Module]) -> nn.Sequenti
 
 def batch_norm(state: Mapping[str, Tensor]) -> nn.BatchNorm1d:
     """A batch norm with these tensors; a missing weight or bias stays 1 or 0 and is not trained."""
-    norm = nn.BatchNorm1d(len(state["running_mean"]))
+    norm = nn.BatchNorm1d(state["running_mean"].numel())
     with torch.no_grad():
         for name, own in [*norm.named_parameters(), *norm.named_buffers()]:
             if name in state:
-                own.copy_(state[name])
+                own.copy_(_of_shape(state[name], own.shape, name))
             elif name in ("weight", "bias"):
                 own.requires_grad_(False)
     return norm
 
 
 def _linear(state: Mapping[str, Tensor]) -> nn.Linear:
-    weight = state["weight"]
+    weight = state.get("weight")
+    if weight is None or weight.ndim != 2 or not state.keys() <= {"weight", "bias"}:
+        raise EncoderError(f"not a linear layer: it has {', '.join(state) or 'nothing'}")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in state, device="meta")
-    layer.load_state_dict({name: state[name].clone() for name in layer.state_dict()}, assign=True)
+    own = {
+        name: _of_shape(state[name], value.shape, name).float().clone()
+        for name, value in layer.state_dict().items()
+    }
+    layer.load_state_dict(own, assign=True)
     return layer.requires_grad_()
 
 
+def _of_shape(tensor: Tensor, shape: torch.Size, name: str) -> Tensor:
+    if tensor.shape != shape:
+        raise EncoderError(f"the head's {name} is {tuple(tensor.shape)}, not {tuple(shape)}")
+    return tensor
+
+
 def _parameter(value: Tensor | None) -> nn.Parameter | None:
-    return None if value is None else nn.Parameter(value.clone())
+    return None if value is None else nn.Parameter(value.float().clone())
 
 
 def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def checked_state(state: object, module: nn.Module) -> dict[str, Tensor]:
 
 
 def few(names: Iterable[str]) -> str:
-    """At most three names, and how many more there are."""
+    """At most three names, long ones cut short, and how many more there are."""
     listed = list(names)
-    shown = ", ".join(listed[:3]) or "none"
+    shown = ", ".join(f"{name:.80}" for name in listed[:3]) or "none"
     return f"{shown} and {len(listed) - 3} more" if len(listed) > 3 else shown

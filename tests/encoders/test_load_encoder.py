@@ -207,3 +207,24 @@ def test_the_bundled_encoder() -> None:
     assert h.shape == (3, encoder.num_features)
     assert encoder.num_features >= 512
     assert h.min() == 0  # ReLU features
+
+
+@pytest.mark.parametrize("inside", [torch.float32, torch.bfloat16])
+def test_images_of_any_floating_point_type_are_taken(inside: torch.dtype) -> None:
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).to(inside)
+    encoder = load_encoder(module)
+    images = torch.rand(4, 3, 8, 8)
+    expected = encoder(images)
+    assert expected.dtype == inside
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        torch.testing.assert_close(encoder(images.to(dtype)), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)]
+)
+def test_what_is_no_batch_of_normalised_images(images: torch.Tensor) -> None:
+    with pytest.raises(
+        EncoderError, match=r"takes normalised images \(B, C.*encoder.preprocess makes"
+    ):
+        load_encoder(Mean())(images)

@@ -156,3 +156,9 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert said.stubs == ("__main__.exclude_bias_and_norm",)
     assert any("optimizer" in line for line in said.lines())
     assert said.heads["online.projector"].endswith("with batch norm")
+
+
+@pytest.mark.parametrize("name", ["demo", "timm:resnet18", "torchvision:resnet18"])
+def test_what_is_no_file_cannot_be_inspected(name: str) -> None:
+    with pytest.raises(EncoderError, match=f"{name} is no file to inspect"):
+        inspect_checkpoint(name)

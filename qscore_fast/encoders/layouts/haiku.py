@@ -15,8 +15,10 @@ from qscore_fast.errors import EncoderError
 FIELDS = ("online_params", "target_params", "online_state", "target_state", "opt_state")
 _PARAMS = {"w": "weight", "b": "bias", "scale": "weight", "offset": "bias"}
 _STATES = {"mean_ema": "running_mean", "var_ema": "running_var"}
-_BLOCK = re.compile(r"block_group_(\d+)/~/block_(\d+)/~/(shortcut_)?(conv|batchnorm)(?:_(\d+))?$")
-_HEAD = re.compile(r"(projector|predictor)/(?:~/)?(linear|batch_norm)(?:_(\d+))?$")
+_BLOCK = re.compile(
+    r"block_group_(\d{1,6})/~/block_(\d{1,6})/~/(shortcut_)?(conv|batchnorm)(?:_(\d{1,6}))?$"
+)
+_HEAD = re.compile(r"(projector|predictor)/(?:~/)?(linear|batch_norm)(?:_(\d{1,6}))?$")
 
 
 def is_byol(content: object) -> bool:

@@ -72,4 +72,4 @@ def _kind(what: str, fields: Mapping[str, Tensor]) -> str:
 
 
 def _numbers(layer: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", layer)]
+    return [int(number) for number in re.findall(r"\d{1,9}", layer)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from qscore_fast.encoders.layouts.layout import BACKBONE, RESNET, VIT, XCIT, Layout, Rule
+from qscore_fast.encoders.layouts.positions import fixed_positions
 from qscore_fast.images.recipes import BYOL, DINOV3_SAT, IMAGENET_BICUBIC, SWAV, UNIT_RANGE
 
 DDP = r"(?:module\.)?"
@@ -38,19 +39,10 @@ def _shortcuts_first(tensors: Mapping[str, Tensor]) -> bool:
     return bool(names) and names[0].startswith("layer1.0.downsample.")
 
 
-def _class_position_is_zero(tensors: Mapping[str, Tensor]) -> bool:
-    """The class token's position of a fixed sine-cosine embedding."""
-    position = tensors.get("pos_embed")
-    return position is not None and position.ndim == 3 and not position[:, 0].any()
-
-
-def _not_fixed_positions(tensors: Mapping[str, Tensor]) -> bool:
-    return not _class_position_is_zero(tensors)
-
-
 _CLASSIFIER_ONLY = (
     "it holds a linear classifier alone, no encoder; load the pre-training checkpoint"
 )
+_MODULE = "build the network yourself and give it as a module: qf.load_encoder(module)"
 
 LAYOUTS = (
     Layout(
@@ -74,6 +66,30 @@ LAYOUTS = (
         rules=(Rule(DDP + r"linear\.", "", why="linear classifier"),),
         needs=(DDP + r"linear\.weight",),
         refuse=_CLASSIFIER_ONLY,
+    ),
+    Layout(
+        key="swav-several-prototypes",
+        system=None,
+        source="facebookresearch/swav",
+        wrappers=("flat", "state_dict"),
+        rules=(
+            Rule(DDP + r"(?:projection_head|prototypes)\.", "", why="heads"),
+            Rule(DDP, "online.backbone", RESNET),
+        ),
+        needs=(DDP + r"projection_head\.0\.", DDP + r"prototypes\.prototypes0\.weight"),
+        refuse="its several sets of prototypes are DeepCluster-v2's or SeLa-v2's, which SwAV's repository "
+        f"publishes too: neither is among the systems here; {_MODULE}",
+    ),
+    Layout(
+        key="pcl",
+        system=None,
+        source="salesforce/PCL",
+        wrappers=("state_dict",),
+        rules=(Rule(DDP + r"(?:encoder_q|encoder_k|queue)", ""),),
+        needs=(DDP + r"encoder_q\.conv1\.", DDP + r"queue$"),
+        file_names=r"(?i)pcl.*",
+        refuse="its name is that of PCL, whose tensors have the names of MoCo's: PCL is not among the "
+        "systems here; to load it as MoCo v2 (MoCo v1 for PCL v1) say system=moco (--system moco)",
     ),
     *(
         Layout(
@@ -117,8 +133,22 @@ LAYOUTS = (
         wrappers=("flat", "state_dict", "model"),
         rules=(Rule("", "online.backbone", VIT),),
         needs=(r"blocks\.0\.", "pos_embed"),
-        when=_class_position_is_zero,
+        when=lambda tensors: fixed_positions(tensors.get("pos_embed")) == "moco_v3",
         num_heads=moco_v3_heads,
+    ),
+    Layout(
+        key="mae",
+        system=None,
+        source="facebookresearch/mae",
+        wrappers=("flat", "state_dict", "model"),
+        rules=(
+            Rule(r"(?:decoder_|mask_token|head\.|fc_norm\.)", "", why="decoder or classifier"),
+            Rule("", "online.backbone", VIT),
+        ),
+        needs=(r"blocks\.0\.", "pos_embed"),
+        when=lambda tensors: fixed_positions(tensors.get("pos_embed")) == "mae",
+        refuse="its fixed position embeddings are MAE's, which is not among the systems here; "
+        f"load timm's copy (timm:vit_base_patch16_224.mae), or {_MODULE}",
     ),
     Layout(
         key="byol",
@@ -190,7 +220,7 @@ LAYOUTS = (
         key="simclr-v2-pytorch",
         system="simclr",
         source="Separius/SimCLRv2-Pytorch",
-        wrappers=("resnet+head", "vissl-sk"),
+        wrappers=("resnet+head", "numbered"),
         rules=(
             Rule(r"online\.backbone\.", "online.backbone"),
             Rule(r"online\.classifier\.", "online.classifier"),
@@ -207,10 +237,11 @@ LAYOUTS = (
         rules=(Rule("", "ema.backbone", VIT),),
         needs=(r"blocks\.0\.attn\.qkv\.", "cls_token"),
         lacks=("mask_token", "register_tokens", "storage_tokens", r"blocks\.0\.ls1"),
-        when=_not_fixed_positions,
+        when=lambda tensors: fixed_positions(tensors.get("pos_embed")) is None,
         preprocess=IMAGENET_BICUBIC,
         num_heads=dino_heads,
         tower="ema",
+        file_names=r"(?i).*dino.*",
     ),
     Layout(
         key="dino-xcit",
@@ -266,7 +297,9 @@ LAYOUTS = (
             Rule(DDP + r"backbone\.", "online.backbone", RESNET),
             Rule(DDP + r"projector\.", "online.projector"),
         ),
-        needs=(DDP + r"projector\.0\.bias",),
+        needs=(DDP + r"projector\.0\.bias", DDP + r"projector\.1\.running_mean",
+               DDP + r"projector\.6\.weight"),
+        lacks=(DDP + r"projector\.6\.bias",),
     ),
     Layout(
         key="barlow-twins-full",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from qscore_fast.encoders.layouts.layout import OPENMMLAB_VIT, RESNET, Layout, Rule
 from qscore_fast.encoders.layouts.official import moco_v3_heads
+from qscore_fast.encoders.layouts.positions import fixed_positions
 
 _NAMES = (*RESNET, *OPENMMLAB_VIT)
 _BACKBONE = Rule(r"backbone\.", "online.backbone", _NAMES)
@@ -96,7 +97,8 @@ _ZERO = tuple(
 _BARE = Layout(
     key="mmpretrain-backbone",
     system=None,
-    fits=("barlow_twins", "byol", "moco_v2", "moco_v3", "simclr", "simsiam", "swav"),
+    fits=("barlow_twins", "byol", "dino", "moco_v2", "moco_v3", "simclr", "simsiam", "supervised", "swav",
+          "vicreg"),
     source="mmpretrain",
     wrappers=("state_dict",),
     rules=(
@@ -105,7 +107,9 @@ _BARE = Layout(
         _PREPROCESSOR,
     ),
     needs=(r"backbone\.conv1\.",),
-)
+    notes=("many training loops write these names too; taken with PyTorch's padding and ImageNet's mean and "
+           "std, as OpenMMLab trains every system",),
+)  # fmt: skip
 
 LAYOUTS = (
     *_ONE,
@@ -123,6 +127,6 @@ LAYOUTS = (
         ),
         needs=(r"backbone\.layers\.0\.",),
         num_heads=moco_v3_heads,
-        when=lambda tensors: not tensors["backbone.pos_embed"][:, 0].any(),
+        when=lambda tensors: fixed_positions(tensors.get("backbone.pos_embed")) == "moco_v3",
     ),
 )

@@ -8,7 +8,8 @@ from qscore_fast.images.recipes import IMAGENET_BICUBIC
 
 _BARE = (Rule("", "online.backbone", RESNET),)
 _SPIJKERVET = Preprocess(resize=224, crop=224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-_ANY = ("flat", "state_dict", "model")
+_ANY = ("flat", "state_dict", "model", "model_state_dict")
+_RESNETS = ("barlow_twins", "dino", "moco", "moco_v2", "moco_v3", "simsiam", "swav", "vicreg")
 
 LAYOUTS = (
     Layout(
@@ -41,8 +42,7 @@ LAYOUTS = (
     Layout(
         key="bare-resnet",
         system=None,
-        fits=("barlow_twins", "dino", "moco", "moco_v2", "moco_v3", "simsiam", "swav", "vicreg",
-              "simclr", "byol", "supervised"),
+        fits=(*_RESNETS, "simclr", "byol", "supervised"),
         source="unknown",
         wrappers=_ANY,
         rules=_BARE,
@@ -55,7 +55,8 @@ LAYOUTS = (
     Layout(
         key="classifying-resnet",
         system=None,
-        fits=("byol", "simclr", "supervised"),
+        # A linear classifier can have been trained on any of them.
+        fits=("byol", "simclr", "supervised", *_RESNETS),
         source="unknown",
         wrappers=_ANY,
         rules=(Rule(r"fc\.", "online.classifier"), *_BARE),
@@ -67,9 +68,10 @@ LAYOUTS = (
         system=None,
         fits=("dino", "moco_v3", "supervised"),
         source="unknown",
-        wrappers=("state_dict", "model"),
+        wrappers=_ANY,
         rules=(Rule("", "online.backbone", VIT), Rule(r"head\.", "online.classifier")),
         needs=(r"blocks\.0\.attn\.qkv\.", "pos_embed"),
+        lacks=(r"blocks\.0\.ls1",),
         ask=True,
     ),
     Layout(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +12,10 @@ from qscore_fast.encoders.containers import Container
 from qscore_fast.encoders.layouts import lightly, official, openmmlab, plain, solo_learn, vissl
 from qscore_fast.encoders.layouts.head_names import mlp_names, prototype_names
 from qscore_fast.encoders.layouts.layout import Fit, Layout, fit
+from qscore_fast.encoders.layouts.readings import Reading, readings
 from qscore_fast.encoders.layouts.systems import SYSTEMS, members
 from qscore_fast.encoders.layouts.unwrap import Unwrapped, unwrap
+from qscore_fast.encoders.weights import few
 from qscore_fast.errors import EncoderError
 from qscore_fast.images import Preprocess
 from qscore_fast.images.recipes import CIFAR10
@@ -82,17 +83,24 @@ def recognise(container: Container, system: str | None = None) -> Recognised:
     """
     wanted = members(system) if system is not None else None
     unwrapped = unwrap(container)
-    fits = [
-        fit(layout, unwrapped.tensors) for layout in LAYOUTS if unwrapped.wrapper in layout.wrappers
-    ]
-    whole = [found for found in fits if found.whole and _condition(found.layout, unwrapped)]
-    # A published file name decides only where more than one layout fits, or it is the condition.
-    name = container.path.name
-    named = [f for f in whole if f.layout.file_names and re.fullmatch(f.layout.file_names, name)]
-    by_content = [f for f in whole if not f.layout.file_names]
-    chosen = next(iter(named), None) or next(iter(by_content), None)
-    if wanted is not None:
-        agreeing = [f for f in whole if set(_systems(f.layout)) & set(wanted)]
+    near: list[Fit] = []
+    for reading in readings(unwrapped):
+        fits = [
+            fit(layout, reading.tensors)
+            for layout in LAYOUTS
+            if not set(layout.wrappers).isdisjoint(reading.wrappers)
+        ]
+        near += [found for found in fits if not found.whole]
+        whole = [found for found in fits if found.whole and _condition(found, reading)]
+        # A published file name decides only where more than one layout fits, or it is the condition.
+        name = container.path.name
+        named = [f for f in whole if re.fullmatch(f.layout.file_names or "$.", name)]
+        by_content = [f for f in whole if not f.layout.file_names]
+        chosen = next(iter(named), None) or next(iter(by_content), None)
+        agreeing = [f for f in whole if set(_systems(f.layout)) & set(wanted or ())]
+        if chosen or agreeing:
+            break
+    if wanted is not None and (agreeing or chosen is None or not chosen.layout.refuse):
         sure = chosen is not None and chosen.layout.system is not None and chosen in by_content
         if sure and chosen is not None and chosen.layout.system not in wanted:
             raise EncoderError(
@@ -106,46 +114,55 @@ def recognise(container: Container, system: str | None = None) -> Recognised:
         # A layout of exactly this system says more than one of several.
         chosen = next((f for f in agreeing if f.layout.system), None) or next(iter(agreeing), None)
     if chosen is None:
-        raise EncoderError(_nearest(fits, unwrapped))
+        raise EncoderError(_nearest(near, unwrapped))
     if chosen.layout.refuse:
         raise EncoderError(chosen.layout.refuse)
-    return _understood(chosen, unwrapped, wanted)
+    return _understood(chosen, unwrapped, reading.notes, wanted)
 
 
-def _condition(layout: Layout, unwrapped: Unwrapped) -> bool:
-    return layout.when is None or layout.when(unwrapped.tensors)
+def _condition(found: Fit, reading: Reading) -> bool:
+    return found.layout.when is None or found.layout.when(reading.tensors)
 
 
 def _systems(layout: Layout) -> tuple[str, ...]:
     return (layout.system,) if layout.system else layout.fits
 
 
-def _understood(found: Fit, unwrapped: Unwrapped, wanted: tuple[str, ...] | None) -> Recognised:
+def _understood(
+    found: Fit, unwrapped: Unwrapped, notes: tuple[str, ...], wanted: tuple[str, ...] | None
+) -> Recognised:
     layout, system = found.layout, found.layout.system
-    notes = list(layout.notes)
+    notes = (*notes, *layout.notes)
+    hinted = unwrapped.hints.get("system")
+    if layout.source != "solo-learn" and hinted not in SYSTEMS:
+        hinted = None
+    if hinted is not None and hinted not in _systems(layout):
+        raise EncoderError(
+            f"its tensors are those of {' or '.join(_systems(layout))}, but its settings say {hinted}"
+            + ("" if hinted in SYSTEMS else ", which is not among the systems here")
+        )
     if system is None:
-        hinted = unwrapped.hints.get("system")
         candidates = [s for s in layout.fits if wanted is None or s in wanted]
+        # MoCo's versions, for example, differ in nothing that matters to a ResNet.
+        same = len({(SYSTEMS[name].preprocess, SYSTEMS[name].padding) for name in candidates}) == 1
         if hinted in candidates:
             system = hinted
         elif len(candidates) == 1:
             system = candidates[0]
-            if layout.source == "unknown":
-                official_ = SYSTEMS[system]
-                layout = replace(
-                    layout,
-                    preprocess=official_.preprocess,
-                    padding=official_.padding,
-                    num_heads=official_.num_heads,
-                )
-                notes = [] if not layout.ask else notes
-        if system is None and layout.ask:
-            raise EncoderError(
-                f"it can be of {' or '.join(layout.fits)}, whose networks differ, and nothing in the file "
-                f"tells which: say it with system= (--system), for example {layout.fits[0]}"
+        if same and layout.source == "unknown":
+            official_ = SYSTEMS[candidates[0]]
+            layout = replace(
+                layout,
+                preprocess=official_.preprocess,
+                padding=official_.padding,
+                num_heads=official_.num_heads,
             )
-    elif (hinted := unwrapped.hints.get("system")) not in (None, system):
-        raise EncoderError(f"its tensors are those of {system}, but its settings say {hinted}")
+            notes = notes[: len(notes) - len(layout.notes)]
+        elif system is None and layout.ask:
+            raise EncoderError(
+                f"it can be of {' or '.join(layout.fits)}, whose networks or images differ, and nothing in "
+                f"the file tells which: say it with system= (--system), for example {layout.fits[0]}"
+            )
     if layout.source == "solo-learn":
         layout = _solo_learn(layout, found, unwrapped)
     towers = {
@@ -162,14 +179,14 @@ def _understood(found: Fit, unwrapped: Unwrapped, wanted: tuple[str, ...] | None
         towers=towers,
         tensors=_named(found.parts, system),
         ignored={**found.ignored, **unwrapped.ignored},
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
 def _solo_learn(layout: Layout, found: Fit, unwrapped: Unwrapped) -> Layout:
     stem = found.parts["online.backbone"].get("conv1.weight")
     dataset = unwrapped.hints.get("dataset", "")
-    if stem is not None and stem.shape[-1] == 3:
+    if stem is not None and stem.ndim == 4 and stem.shape[-1] == 3:
         return replace(layout, preprocess=_DATASETS.get(dataset, CIFAR10))
     return replace(layout, preprocess=_DATASETS.get(dataset, layout.preprocess))
 
@@ -228,28 +245,26 @@ def _buffers(state: Mapping[str, Tensor], system: str | None) -> dict[str, Tenso
 
 def _nearest(fits: list[Fit], unwrapped: Unwrapped) -> str:
     """Why no layout fits."""
-    shown = ", ".join(list(unwrapped.tensors)[:3])
-    text = f"its layout is not known ({len(unwrapped.tensors)} tensors such as {shown})"
-    near = sorted(fits, key=lambda f: f.distance)[:2]
-    for candidate in near:
-        problems: list[Any] = []
+    text = f"its layout is not known: its tensors are {few(unwrapped.tensors)}"
+    nearest: dict[str, Fit] = {}
+    for found in sorted(fits, key=lambda f: f.distance):
+        nearest.setdefault(found.layout.key, found)
+    for candidate in list(nearest.values())[:2]:
+        problems = []
         if candidate.unknown:
-            problems.append(f"does not expect {_few(candidate.unknown)}")
+            problems.append(f"does not expect {few(candidate.unknown)}")
         if candidate.missing:
-            problems.append(f"misses {_few(tuple(_readable(m) for m in candidate.missing))}")
+            problems.append(f"misses {few(map(_readable, candidate.missing))}")
         if candidate.unwanted:
-            problems.append(f"must not have {_few(candidate.unwanted)}")
-        if not problems:
-            problems.append("has other values in its tensors, or another order or file name")
+            problems.append(f"must not have {few(candidate.unwanted)}")
         text += f"; nearest: {candidate.layout.key} ({candidate.layout.source}), which {', '.join(problems)}"
-    return text
+    return (
+        f"{text}. Remedy: save the encoder's state dict alone, or build the network and give it as a module: "
+        "qf.load_encoder(module)"
+    )
 
 
 def _readable(pattern: str) -> str:
     """A pattern of a layout as a name."""
     text = re.sub(r"\(\?:([^)|]*)(?:\|[^)]*)?\)\??", r"\1", pattern)
     return text.replace("\\.", ".").replace("\\d+", "0").replace("\\", "").rstrip("$")
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

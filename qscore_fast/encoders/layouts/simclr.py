@@ -17,11 +17,11 @@ from qscore_fast.errors import EncoderError
 
 _TOWER = r"(?P<ema>ema_model/)?"
 _VARIABLE = re.compile(
-    _TOWER + r"base_model/(?P<kind>conv2d|batch_normalization)(?:_(?P<n>\d+))?/(?P<field>\w+)$"
+    _TOWER + r"base_model/(?P<kind>conv2d|batch_normalization)(?:_(?P<n>\d{1,6}))?/(?P<field>\w+)$"
 )
 _HEAD = re.compile(
     _TOWER
-    + r"head_contrastive/nl_(?P<n>\d+)/(?P<kind>dense|batch_normalization)\w*/(?P<field>\w+)$"
+    + r"head_contrastive/nl_(?P<n>\d{1,6})/(?P<kind>dense|batch_normalization)\w*/(?P<field>\w+)$"
 )
 _CLASSIFIER = re.compile(_TOWER + r"head_supervised/linear_layer/dense/(?P<field>kernel|bias)$")
 _FIELDS = {
@@ -47,13 +47,13 @@ def tensorflow_tensors(variables: Mapping[str, Any]) -> tuple[dict[str, Tensor],
     ignored: dict[str, str] = {}
     layers: dict[tuple[str, str], dict[int, Layer]] = {}
     tensors: dict[str, Tensor] = {}
-    for name, value in variables.items():
+    for name, value in zip(map(str, variables), variables.values(), strict=True):
         last = name.rpartition("/")[2]
         if not isinstance(value, Tensor) or name == "global_step" or last.startswith(_OPTIMISER):
             ignored[name] = "training progress or optimiser state"
             continue
         found = _VARIABLE.match(name)
-        if found:
+        if found and found["field"] in _FIELDS:
             tower = "ema" if found["ema"] else "online"
             place = layers.setdefault((tower, found["kind"]), {}).setdefault(
                 int(found["n"] or 0), {}
@@ -61,7 +61,7 @@ def tensorflow_tensors(variables: Mapping[str, Any]) -> tuple[dict[str, Tensor],
             place[_FIELDS[found["field"]]] = _in_torch_order(value)
             continue
         found = _HEAD.match(name)
-        if found:
+        if found and found["field"] in _FIELDS:
             tower = "ema" if found["ema"] else "online"
             kind = "linear" if found["kind"] == "dense" else "norm"
             key = f"{tower}.projector.{kind}{int(found['n']) + 1}.{_FIELDS[found['field']]}"
@@ -78,7 +78,8 @@ def tensorflow_tensors(variables: Mapping[str, Any]) -> tuple[dict[str, Tensor],
             norms = _in_order(
                 layers.get((tower, "batch_normalization"), {}), f"{tower} batch norms"
             )
-            backbone = _named([layer["weight"] for layer in convolutions], norms)
+            kernels = [layer["weight"] for layer in convolutions if "weight" in layer]
+            backbone = _named(kernels, norms)
             tensors |= {f"{tower}.backbone.{name}": value for name, value in backbone.items()}
     return tensors, ignored
 
@@ -103,6 +104,9 @@ def pytorch_tensors(resnet: Mapping[str, Tensor], head: Mapping[str, Tensor]) ->
 
 
 def _named(convolutions: Sequence[Tensor], norms: Sequence[Layer]) -> Layer:
+    for weight in convolutions:
+        if weight.ndim != 4:
+            raise EncoderError(f"a convolution's kernel is {tuple(weight.shape)}, which is not 4-d")
     kernels = [tuple(weight.permute(2, 3, 1, 0).shape) for weight in convolutions]
     names = tensorflow_order(infer_tensorflow_architecture(kernels))
     conv_names = [conv for conv, _ in names]

@@ -30,6 +30,11 @@ class System:
     num_heads: Callable[[int], int] | None = None
 
 
+def _supervised_heads(width: int) -> int:
+    """Heads of 64 channels up to ViT-L; 16 heads in ViT-H, -g and -G."""
+    return 16 if width in (1280, 1408, 1664) else dino_heads(width)
+
+
 SYSTEMS = {
     "simclr": System("SimCLR", UNIT_RANGE, "same_pool"),
     "swav": System("SwAV", SWAV),
@@ -43,7 +48,7 @@ SYSTEMS = {
     "barlow_twins": System("Barlow Twins"),
     "dinov2": System("DINOv2", IMAGENET_BICUBIC),
     "dinov3": System("DINOv3", IMAGENET_BICUBIC),
-    "supervised": System("supervised", num_heads=dino_heads),
+    "supervised": System("supervised", num_heads=_supervised_heads),
 }
 _FAMILIES = {"moco": ("moco", "moco_v2", "moco_v3"), "simclr_v2": ("simclr",)}
 

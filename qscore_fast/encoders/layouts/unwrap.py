@@ -16,6 +16,9 @@ from qscore_fast.encoders.layouts import haiku, simclr
 from qscore_fast.errors import EncoderError
 
 MAX_ARGS_JSON_BYTES = 2**20
+# Several times what the largest published file names; bounds the time that recognition takes.
+MAX_NAMES = 10_000
+_OTHERS = "tensors beside those that were taken"
 _SOLO_SYSTEMS = {
     "simclr": "simclr", "mocov2plus": "moco_v2", "mocov3": "moco_v3", "byol": "byol", "dino": "dino",
     "simsiam": "simsiam", "swav": "swav", "vicreg": "vicreg", "barlow_twins": "barlow_twins",
@@ -28,10 +31,12 @@ class Unwrapped:
 
     Attributes:
         wrapper: how they were found: "flat", "state_dict", "model", "model_state_dict", "teacher", "dino"
-            (student and teacher), "classy" (VISSL), "haiku" (BYOL), "tensorflow", "resnet+head".
+            (student and teacher), "classy" (VISSL), "haiku" (BYOL), "tensorflow", "resnet+head",
+            "numbered" (SimCLRv2's layers), "other" (the only entry with tensors).
         tensors: in the file's order.
         ignored: other entries, and what they are.
-        hints: "system" and "dataset" where the file, or args.json beside it, names them.
+        hints: "system" (perhaps none of SYSTEMS) and "dataset" where the file, or args.json beside it,
+            names them.
     """
 
     wrapper: str
@@ -68,14 +73,22 @@ def unwrap(container: Container) -> Unwrapped:
             )
         tensors, ignored = simclr.tensorflow_tensors(content)
         return Unwrapped("tensorflow", tensors, ignored, hints)
-    for wrapper, found in _wrappers(content):
-        beside = [key for key in content if not _holds_tensors(content[key]) or key in _BESIDE]
-        ignored = {str(key): _BESIDE.get(str(key), _kind(content[key])) for key in beside}
-        return Unwrapped(wrapper, found, ignored, hints)
-    raise EncoderError(
-        "no tensors where a checkpoint has them; its entries are "
-        + (", ".join(list(map(str, content))[:6]) or "none")
-    )
+    if container.format == "safetensors" and _is_numbered(content):
+        raise EncoderError(
+            "SimCLRv2's tensors (net.0.0.weight and so on) are told apart by their order, which "
+            "safetensors does not keep: load the .pth file that it was made from"
+        )
+    wrapper, found, used = _wrapped(content)
+    if not found:
+        raise EncoderError(_without_tensors(content))
+    if len(found) > MAX_NAMES:
+        raise EncoderError(f"it names {len(found):,} tensors; no known network has {MAX_NAMES:,}")
+    ignored = {
+        str(key): _BESIDE.get(str(key), _OTHERS if _flat({key: value}) else _kind(value))
+        for key, value in content.items()
+        if key not in used
+    }
+    return Unwrapped(wrapper, found, ignored, hints)
 
 
 _BESIDE = {
@@ -100,34 +113,54 @@ _BESIDE = {
 }
 
 
-def _wrappers(content: Mapping[Any, Any]) -> list[tuple[str, dict[str, Tensor]]]:
-    """The ways in which the content can be unwrapped; the first one counts."""
-    found: list[tuple[str, dict[str, Tensor]]] = []
+def _wrapped(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor], set[Any]]:
+    """How the content is wrapped, its tensors, and the entries that they come from."""
     classy = content.get("classy_state_dict")
     if isinstance(classy, Mapping):
         model = _at(classy, "base_model", "model")
         pieces = {**{k: model.get(k) for k in ("trunk", "heads")}, "loss": classy.get("loss")}
-        found.append(("classy", _flat(pieces)))
-    elif isinstance(content.get("student"), Mapping) and isinstance(
-        content.get("teacher"), Mapping
-    ):
-        found.append(
-            ("dino", _flat({k: content.get(k) for k in ("student", "teacher", "dino_loss")}))
+        return "classy", _flat(pieces), {"classy_state_dict"}
+    if all(isinstance(content.get(name), Mapping) for name in ("student", "teacher")):
+        used = ("student", "teacher", "dino_loss")
+        return "dino", _flat({name: content.get(name) for name in used}), set(used)
+    if isinstance(content.get("resnet"), Mapping):
+        resnet, head = _flat(content["resnet"]), _flat(content.get("head"))
+        return "resnet+head", simclr.pytorch_tensors(resnet, head), {"resnet", "head"}
+    for name in ("state_dict", "model", "model_state_dict", "teacher"):
+        if isinstance(content.get(name), Mapping) and (found := _flat(content[name])):
+            return name, found, {name}
+    flat = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if _is_numbered(flat):
+        return "numbered", simclr.pytorch_tensors(flat, {}), set(content)
+    if any("." in name for name in flat):
+        return "flat", flat, {key for key, value in content.items() if isinstance(value, Tensor)}
+    entries = _entries_with_tensors(content)
+    if len(entries) == 1:
+        return "other", _flat(content[entries[0]]), set(entries)
+    return "flat", {}, set()
+
+
+def _is_numbered(content: Mapping[Any, Any]) -> bool:
+    return any(str(name).startswith("net.0.0.") for name in content)
+
+
+def _entries_with_tensors(content: Mapping[Any, Any]) -> list[Any]:
+    return [
+        key
+        for key, value in content.items()
+        if "optim" not in str(key) and key not in _BESIDE and _flat(value)
+    ]
+
+
+def _without_tensors(content: Mapping[Any, Any]) -> str:
+    entries = _entries_with_tensors(content)
+    if entries:
+        return (
+            f"several of its entries hold tensors ({', '.join(map(str, entries[:6]))}): save the one that is "
+            f"the encoder by itself, such as torch.save(checkpoint[{entries[0]!r}], FILE)"
         )
-    elif isinstance(content.get("resnet"), Mapping):
-        resnet, head = _flat(content["resnet"]), _flat(content.get("head") or {})
-        found.append(("resnet+head", simclr.pytorch_tensors(resnet, head)))
-    else:
-        for name in ("state_dict", "model", "model_state_dict", "teacher"):
-            if isinstance(content.get(name), Mapping):
-                found.append((name, _flat(content[name])))
-    flat = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    if not found and flat:
-        if any(name.startswith("net.0.0.") for name in flat):
-            found.append(("vissl-sk", simclr.pytorch_tensors(flat, {})))
-        else:
-            found.append(("flat", flat))
-    return [(wrapper, tensors) for wrapper, tensors in found if tensors]
+    names = ", ".join(list(map(str, content))[:6]) or "none"
+    return f"no tensors where a checkpoint has them; its entries are {names}"
 
 
 def _flat(tree: object, prefix: str = "") -> dict[str, Tensor]:
@@ -153,10 +186,6 @@ def _at(tree: Mapping[Any, Any], *path: str) -> Mapping[Any, Any]:
     return tree
 
 
-def _holds_tensors(value: object) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, Mapping) and bool(_flat(value)))
-
-
 def _hints(content: Mapping[Any, Any], path: Path) -> dict[str, str]:
     """What solo-learn says of method and data set, in the file or in args.json beside it."""
     settings: Any = content.get("hyper_parameters")
@@ -176,12 +205,12 @@ def _hints(content: Mapping[Any, Any], path: Path) -> dict[str, str]:
         return {}
     data = settings.get("data")
     dataset = data.get("dataset") if isinstance(data, Mapping) else settings.get("dataset")
-    system = _SOLO_SYSTEMS.get(str(settings.get("method")))
+    method = str(settings.get("method"))
+    # A method that is none of the systems here is a hint as well: not to take it for one of them.
+    system = _SOLO_SYSTEMS.get(method, method) if "method" in settings else None
     hints = {"system": system, "dataset": dataset if isinstance(dataset, str) else None}
     return {key: value for key, value in hints.items() if value}
 
 
 def _kind(value: object) -> str:
-    if isinstance(value, Stub):
-        return re.sub(r"^.*\.", "", value.name)
-    return type(value).__name__
+    return re.sub(r"^.*\.", "", value.name) if isinstance(value, Stub) else type(value).__name__

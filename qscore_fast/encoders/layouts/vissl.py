@@ -105,18 +105,6 @@ LAYOUTS = (
         needs=(r"trunk\.base_model\.", r"heads\."),
     ),
     Layout(
-        key="vissl-legacy",
-        system=None,
-        fits=_FITS,
-        source="vissl",
-        wrappers=("model_state_dict",),
-        rules=(
-            Rule(rf"(?:trunk\.)?{_BLOCKS}", "online.backbone", BACKBONE),
-            Rule(r"(?:heads|fc)\.", "", why="heads of a file without the name of its system"),
-        ),
-        lacks=(r"_feature_blocks\.",),
-    ),
-    Layout(
         key="vissl-converted-byol",
         system="byol",
         source="vissl",

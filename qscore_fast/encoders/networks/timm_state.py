@@ -50,8 +50,13 @@ def _dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     registers = renamed.pop("register_tokens", None)
     if registers is not None and {"cls_token", "pos_embed"} <= renamed.keys():
         # timm adds no position to the class token where there are registers.
-        positions = renamed["pos_embed"]
-        renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
+        positions, token = renamed["pos_embed"], renamed["cls_token"]
+        if positions.ndim != 3 or token.shape != positions[:, :1].shape:
+            raise EncoderError(
+                f"cls_token is {tuple(token.shape)} and pos_embed {tuple(positions.shape)}: they must be "
+                "(1, 1, width) and (1, 1 + patches, width)"
+            )
+        renamed["cls_token"] = token + positions[:, :1]
         renamed["pos_embed"] = positions[:, 1:]
         renamed["reg_token"] = registers
     return renamed
@@ -138,6 +143,8 @@ def _xcit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith("pos_embeder."):
             renamed["pos_embed." + name.removeprefix("pos_embeder.")] = value
         elif match := re.fullmatch(r"(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)", name):
+            if not value.ndim:
+                raise EncoderError(f"{name} is a single number, not queries, keys and values")
             for letter, part in zip("qkv", value.chunk(3), strict=False):
                 renamed[f"{match[1]}{letter}.{match[2]}"] = part
         else:

@@ -153,6 +153,11 @@ def legacy(path: Path, seed: int, **given: Any) -> Published:
     return write_bare(path, seed, key="model_state_dict", **given)
 
 
+def converted(path: Path, seed: int, **given: Any) -> Published:
+    """What extra_scripts/convert_vissl_to_torchvision.py writes: torchvision's names alone."""
+    return write_bare(path, seed, key=None, prefix="", **given)
+
+
 def frozen(path: Path, seed: int, **given: Any) -> Published:
     """A frozen trunk under the evaluation's feature extractor, with the linear classifier trained on it."""
     weights, size = Weights(seed), size_of(**given)
@@ -190,6 +195,7 @@ ROWS = (
     Row("dino-vissl", "dino", VISSL, f"{FINAL}299.torch", dino),
     Row("vissl-flat", None, VISSL, "vissl_flat.torch", flat, ANY),
     Row("vissl-legacy", None, VISSL, "vissl_legacy.torch", legacy, ANY),
+    Row("vissl-converted", None, VISSL, "converted_vissl.torch", converted, ANY),
     Row("vissl-frozen-evaluation", None, VISSL, f"{FINAL}27.torch", frozen, ANY),
     Row("vissl-sharded", None, VISSL, f"{FINAL}0.torch", sharded, encoder=False),
 )
