@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,15 +107,13 @@ def test_damaged_contents(row_id: str, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("count", [MAX_NAMES // 10, MAX_NAMES + 1])
-def test_many_names_are_refused_soon(
+def test_many_names_are_refused_in_few_words(
     name: Callable[[int], str], count: int, tmp_path: Path
 ) -> None:
     if len(name(0)) > 10_000:
         count = 50
     tensor = torch.zeros(1)
     content = {"state_dict": {name(i): tensor for i in range(count)}}
-    start = time.perf_counter()
     with pytest.raises(EncoderError) as raised:
         published_encoder(Container(tmp_path / "x.pth", "torch-zip", content), "x")
-    assert time.perf_counter() - start < 30
     assert len(str(raised.value)) < 3000
