@@ -9,7 +9,6 @@ from qscore_fast.encoders.layouts import LAYOUTS, SYSTEMS
 from qscore_fast.encoders.layouts.layout import Layout
 
 BEGIN, END = "<!-- encoders: begin -->", "<!-- encoders: end -->"
-TEST = "tests/encoders/test_published.py"
 
 
 @dataclass(frozen=True)

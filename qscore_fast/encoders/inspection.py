@@ -6,13 +6,11 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qscore_fast.encoders.containers import read_container
 from qscore_fast.encoders.encoder import Encoder
-from qscore_fast.encoders.own_checkpoint import is_own, own_encoder
-from qscore_fast.encoders.published import published_encoder
+from qscore_fast.encoders.load import Pool, read_checkpoint
 from qscore_fast.encoders.training_state import Tower, TrainingState
 from qscore_fast.encoders.weights import few
-from qscore_fast.errors import EncoderError, SettingsError
+from qscore_fast.errors import EncoderError
 
 _CONTAINERS = {
     "torch-zip": "PyTorch file",
@@ -99,7 +97,7 @@ def inspect_checkpoint(
     system: str | None = None,
     *,
     tower: Tower | None = None,
-    pool: str | None = None,
+    pool: Pool | None = None,
 ) -> Inspection:
     """Read and check a checkpoint as ``load_encoder`` does, and say what it is.
 
@@ -114,15 +112,7 @@ def inspect_checkpoint(
         raise EncoderError(
             f"{name} is no file to inspect: it can be loaded, scored with and measured"
         )
-    container = read_container(path)
-    try:
-        if is_own(container.content):
-            encoder = own_encoder(container.content, name)
-            found = None
-        else:
-            encoder, found = published_encoder(container, name, system, tower, pool)
-    except (EncoderError, SettingsError) as error:
-        raise EncoderError(f"cannot load the checkpoint {name}: {error}") from error
+    encoder, container, found = read_checkpoint(path, name, system, tower, pool)
     return Inspection(
         path=name,
         container=_CONTAINERS.get(container.format, container.format),

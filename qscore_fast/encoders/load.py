@@ -11,10 +11,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from qscore_fast.encoders.containers import read_container
+from qscore_fast.encoders.containers import Container, read_container
 from qscore_fast.encoders.encoder import Encoder
+from qscore_fast.encoders.layouts import Recognised
+from qscore_fast.encoders.networks.infer import POOLS
 from qscore_fast.encoders.own_checkpoint import is_own, own_encoder
-from qscore_fast.encoders.published import POOLS, TOWERS, published_encoder
+from qscore_fast.encoders.published import TOWERS, published_encoder
 from qscore_fast.encoders.timm_models import load_timm
 from qscore_fast.encoders.torchvision_models import load_torchvision
 from qscore_fast.encoders.training_state import Tower
@@ -92,6 +94,17 @@ def load_checkpoint(
         name: what to call the encoder; the path by default.
         system, tower, pool: as ``load_encoder``.
     """
+    return read_checkpoint(path, name, system, tower, pool)[0]
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    system: str | None = None,
+    tower: Tower | None = None,
+    pool: Pool | None = None,
+) -> tuple[Encoder, Container, Recognised | None]:
+    """``load_checkpoint``, with the file's content and what was recognised in a published one."""
     name = name or os.fspath(path)
     container = read_container(path)
     own = is_own(container.content)
@@ -99,8 +112,9 @@ def load_checkpoint(
         _only_checkpoints("a checkpoint of qscore-fast's own kind", tower, pool)
     try:
         if not own:
-            return published_encoder(container, name, system, tower, pool)[0]
-        return _with_system(own_encoder(container.content, name), system)
+            encoder, found = published_encoder(container, name, system, tower, pool)
+            return encoder, container, found
+        return _with_system(own_encoder(container.content, name), system), container, None
     except (EncoderError, SettingsError) as error:
         raise EncoderError(f"cannot load the checkpoint {name}: {error}") from error
 

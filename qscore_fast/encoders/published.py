@@ -22,7 +22,6 @@ SIGNED = (
     "its features have both signs, which the paper does not treat: score them two-sided "
     "(two_sided=True, --two-sided)"
 )
-POOLS = ("cls", "patch_mean")
 
 
 def published_encoder(

@@ -14,8 +14,8 @@ import pytest
 import torch
 from sample_data import checkpoint_content, save_checkpoint, small_module
 
-from qscore_fast.encoders import load_encoder
-from qscore_fast.errors import EncoderError
+from qscore_fast.encoders import inspect_checkpoint, load_encoder
+from qscore_fast.errors import EncoderError, SettingsError
 
 
 def save(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -159,3 +159,11 @@ def test_a_hostile_checkpoint_is_not_executed(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="refused, nothing was executed"):
         load_encoder(path)
     assert not mark.exists()
+
+
+def test_inspecting_contradicts_where_loading_does(checkpoint: Path) -> None:
+    assert inspect_checkpoint(checkpoint, "simclr").system == "simclr"
+    with pytest.raises(EncoderError, match="simclr, not with byol"):
+        inspect_checkpoint(checkpoint, "byol")
+    with pytest.raises(SettingsError, match="tower=ema is for published checkpoints"):
+        inspect_checkpoint(checkpoint, tower="ema")

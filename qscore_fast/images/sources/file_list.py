@@ -76,7 +76,7 @@ class FileListSource:
         self._list(Columns(column, label_column, id_column))
         if not len(self._paths):
             raise SourceError(f"{self.location} lists no file")
-        self._repeats = Repeats(_Ids(self), len(self._paths))
+        self._repeats = Repeats(self._listed_ids, len(self._paths))
 
     @property
     def location(self) -> str:
@@ -166,6 +166,9 @@ class FileListSource:
         place = self._labels[index] if self._labels else -1
         return None if place < 0 else self._classes[place]
 
+    def _listed_ids(self) -> Iterator[str]:
+        return map(self._listed_id, range(self.num_samples))
+
     def _listed_id(self, index: int) -> str:
         """The id before it is made unique."""
         if self._ids is not None and (given := self._ids[index]):
@@ -173,16 +176,6 @@ class FileListSource:
         if path := self._paths[index]:
             return sample_id_of_path(path)
         return f"{sample_id_of_path(os.fsencode(os.path.basename(self.path)))}#{index + 1}"
-
-
-class _Ids:
-    """The ids of a list, made as they are asked for."""
-
-    def __init__(self, source: FileListSource) -> None:
-        self._source = source
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._source._listed_id, range(self._source.num_samples))
 
 
 def _text(value: bytes) -> str:

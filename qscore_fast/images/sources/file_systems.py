@@ -6,7 +6,6 @@ import glob
 import io
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 
 from qscore_fast.errors import MissingExtraError, SourceError
+from qscore_fast.images.sources.source import is_url
 
 T = TypeVar("T")
 
 ATTEMPTS = 5
 FIRST_WAIT = 0.2  # seconds; each further wait is three times as long
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVERS = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
@@ -61,11 +60,6 @@ class ListedFile:
     path: str
     size: int
     tag: str = ""
-
-
-def is_url(name: str) -> bool:
-    """Whether a name is a URL, not a local path."""
-    return _URL.match(name) is not None
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qscore_fast.errors import ImageError, SourceError
-from qscore_fast.images.sources.source import Sample
-
-MAX_IMAGE_BYTES = 256 * 2**20
+from qscore_fast.images.sources.source import MAX_IMAGE_BYTES, Sample
 
 _IMAGE_NAMES = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp")
 _LABEL_NAMES = ("label", "labels", "cls", "class")

@@ -67,7 +67,7 @@ class ImageNetTarsSource:
             raise SourceError(f"no image in {self._path}{why}")
         if self._nested and labels is not None:
             raise SourceError(f"{self._path} has a tar a class, which is the label: give no labels")
-        self._repeats = Repeats(_Ids(self), len(self._names))
+        self._repeats = Repeats(self._plain_ids, len(self._names))
         self._hash = manifest_hash(self._manifest(size))
 
     @property
@@ -208,19 +208,12 @@ class ImageNetTarsSource:
         number = self._repeats.number(index)
         return self._plain_id(index) + ("" if number is None else f"#{number}")
 
+    def _plain_ids(self) -> Iterator[str]:
+        return map(self._plain_id, range(len(self._names)))
+
     def _plain_id(self, index: int) -> str:
         name = self._names[index]
         return sample_id_of_path(_stem(name)) if self._nested else _flat_id(name)
-
-
-class _Ids:
-    """The ids before they are made unique, any number of times."""
-
-    def __init__(self, source: ImageNetTarsSource) -> None:
-        self._source = source
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._source._plain_id, range(len(self._source._names)))
 
 
 def _flat_id(name: bytes) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 
 from qscore_fast.errors import SettingsError, SourceError
 from qscore_fast.images.sources.folder import EXTENSIONS, FolderSource
-from qscore_fast.images.sources.source import Source
+from qscore_fast.images.sources.source import Source, is_url
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LISTS = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _IMAGENET_SHARD = re.compile(r"n\d{8}\.tar")
@@ -80,14 +79,14 @@ _OPTIONS = {
 def _kind(name: str, has_ground_truth: bool) -> str:
     last = name.lower().rstrip("/").rpartition("/")[2]
     if last.endswith(_TARS):
-        if not _URL.match(name) and _is_imagenet_tar(Path(name)):
+        if not is_url(name) and _is_imagenet_tar(Path(name)):
             return "imagenet_tar"
         return "webdataset"
     if last.endswith(".parquet"):
         return "parquet" if _holds_images(name) else "list"
     if last.removesuffix(".gz").endswith(_LISTS):
         return "list"
-    if _URL.match(name):
+    if is_url(name):
         return "remote"
     folder = Path(name)
     if has_ground_truth:
@@ -136,7 +135,7 @@ def _holds_images(name: str) -> bool:
 
     from qscore_fast.images.sources.image_columns import holds_images
 
-    if _URL.match(name) or any(sign in name for sign in "*?[{"):
+    if is_url(name) or any(sign in name for sign in "*?[{"):
         return True
     try:
         schema = pq.read_schema(name)
@@ -146,7 +145,7 @@ def _holds_images(name: str) -> bool:
 
 
 def _open(kind: str, name: str, given: dict[str, Any]) -> Source:
-    remote = _URL.match(name) is not None
+    remote = is_url(name)
     if kind == "list":
         from qscore_fast.images.sources.file_list import FileListSource
 

@@ -20,9 +20,8 @@ from qscore_fast.images.sources.file_systems import (
     with_retries,
 )
 from qscore_fast.images.sources.folder import EXTENSIONS
-from qscore_fast.images.sources.image_columns import MAX_IMAGE_BYTES
 from qscore_fast.images.sources.packed_bytes import PackedBytes
-from qscore_fast.images.sources.source import Sample, Unit, manifest_hash, runs
+from qscore_fast.images.sources.source import MAX_IMAGE_BYTES, Sample, Unit, manifest_hash, runs
 
 _READ_AHEAD = 16
 _READ_AHEAD_BYTES = 64 * 2**20

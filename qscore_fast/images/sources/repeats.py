@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -13,12 +13,12 @@ class Repeats:
     Holds 16 bytes for each such entry and nothing for the others; 16 bytes an entry while it is built.
 
     Args:
-        ids: gone through twice, so no iterator; they need not be held.
+        ids: makes the ids, from the first on; called twice, so that they need not be held.
         count: how many there are.
     """
 
-    def __init__(self, ids: Iterable[str], count: int) -> None:
-        hashes = np.fromiter(map(hash, ids), np.int64, count)
+    def __init__(self, ids: Callable[[], Iterable[str]], count: int) -> None:
+        hashes = np.fromiter(map(hash, ids()), np.int64, count)
         ordered = np.sort(hashes)
         shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         positions: list[int] = []
@@ -26,7 +26,7 @@ class Repeats:
         if len(shared):
             suspects = np.isin(hashes, shared)
             last: dict[str, int] = {}
-            for index, sample_id in enumerate(ids):
+            for index, sample_id in enumerate(ids()):
                 if not suspects[index]:
                     continue
                 if sample_id not in last:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from qscore_fast.errors import ImageError
+
+MAX_IMAGE_BYTES = 256 * 2**20
+"""No encoded image is larger; what claims to be is a sample with an error."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,11 @@ class Source(Protocol):
         middle ends with one such sample, whose id names the unit.
         """
         ...
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL, not a local path."""
+    return _URL.match(name) is not None
 
 
 def manifest_hash(lines: Iterable[tuple[str, int]]) -> str:

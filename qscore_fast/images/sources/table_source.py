@@ -113,7 +113,7 @@ class TableSource(ABC):
         self.manifest_hash = manifest_hash([(repr(chosen), -1), *listed_lines])
         self._repeats: Repeats | None = None
         if id_column is not None:
-            self._repeats = Repeats(_Ids(self), first_row)
+            self._repeats = Repeats(self._ids, first_row)
 
     @property
     def location(self) -> str:
@@ -213,16 +213,6 @@ class TableSource(ABC):
                     pass
                 for row in range(done, rows):
                     yield _row_id(file, group, 0, row)
-
-
-class _Ids:
-    """A source's ids, from the first on each time."""
-
-    def __init__(self, source: TableSource) -> None:
-        self._source = source
-
-    def __iter__(self) -> Iterator[str]:
-        return self._source._ids()
 
 
 def _row_id(file: _File, group: int, first: int, row: int) -> str:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, cast
 
 from qscore_fast.errors import ImageError
+from qscore_fast.images.sources.source import MAX_IMAGE_BYTES
 
-MAX_MEMBER_BYTES = 256 * 2**20
+MAX_MEMBER_BYTES = MAX_IMAGE_BYTES
 MAX_NAME_BYTES = 4096
 # Long names and PAX records stand in blocks of their own, which are read as a whole.
 MAX_HEADER_BYTES = 2**20

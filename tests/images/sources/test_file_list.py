@@ -262,7 +262,7 @@ def test_packed_bytes_are_a_list(items: list[bytes]) -> None:
 
 @given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "a#2#2", "b#2"]), max_size=12))
 def test_numbers_make_ids_unique(listed: list[str]) -> None:
-    repeats = Repeats(listed, len(listed))
+    repeats = Repeats(lambda: listed, len(listed))
     numbers = [repeats.number(index) for index in range(len(listed))]
     final = [f"{i}#{n}" if n else i for i, n in zip(listed, numbers, strict=True)]
     assert len(set(final)) == len(listed)
