@@ -31,6 +31,10 @@ class StoreError(QScoreError):
     """A run's folder cannot be read, written, or continued with these settings."""
 
 
+class ErrorRateError(QScoreError):
+    """More images of a run are bad than the caller allows."""
+
+
 class MissingExtraError(QScoreError, ImportError):
     """An optional library is not installed; the text names the extra that brings it."""
 

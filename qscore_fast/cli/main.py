@@ -4,44 +4,81 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError
 
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
+from qscore_fast.cli.helper_processes import HelperProcesses
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
-from qscore_fast.errors import QScoreError
+from qscore_fast.errors import ErrorRateError, QScoreError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from qscore_fast.scoring import Progress
+
 USER_ERROR = 2
+TOO_MANY_ERRORS = 3
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; the entry point of ``qscore``."""
     try:
-        options = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        options = build_parser().parse_args(words)
         command = []
         while "subcommand" in options:
             command.append(options.subcommand)
             options = options[options.subcommand]
-        _COMMANDS[" ".join(command)](options)
+        options.command_line = words
+        with _sigterm_raises():
+            _COMMANDS[" ".join(command)](options)
     except ArgumentError as error:
         say(f"error: {_readable(str(error))} (qscore --help explains)")
         return USER_ERROR
+    except ErrorRateError as error:
+        say(f"error: {error}")
+        return TOO_MANY_ERRORS
     except QScoreError as error:
         say(f"error: {error}")
         return USER_ERROR
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as reason:
         say("stopped; finished parts stay: give the same command again to go on")
-        return INTERRUPTED
+        return TERMINATED if isinstance(reason, _Terminated) else INTERRUPTED
     return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: like Ctrl-C, nothing may take it for an error of its own."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """End by exception on SIGTERM, so that what is being written is finished or taken back."""
+
+    def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _readable(message: str) -> str:
@@ -59,25 +96,37 @@ def _score(options: Namespace) -> None:
 
     source = source_from(options)  # before the encoder: a wrong path should show at once
     progress = ProgressPrinter()
+    helpers = HelperProcesses(
+        options.command_line, options.processes, options.device, options.workers
+    )
+
+    def show(state: Progress) -> None:
+        helpers.start()  # the run exists now: they can join it
+        progress(state)
+
     try:
-        run = score(
-            source,
-            encoder_from(options),
-            options.out,
-            options.features,
-            eps=options.eps,
-            lower=options.lower,
-            upper=options.upper,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            unit_size=options.unit_size,
-            activation_eps=options.activation_eps,
-            embeddings=options.embeddings,
-            two_sided=options.two_sided or None,
-            max_pixels=options.max_pixels,
-            overwrite=options.overwrite,
-            progress=progress,
-        )
+        with helpers:
+            run = score(
+                source,
+                encoder_from(options),
+                options.out,
+                options.features,
+                eps=options.eps,
+                lower=options.lower,
+                upper=options.upper,
+                batch_size=options.batch_size,
+                workers=helpers.workers,
+                unit_size=options.unit_size,
+                activation_eps=options.activation_eps,
+                embeddings=options.embeddings,
+                two_sided=options.two_sided or None,
+                max_pixels=options.max_pixels,
+                shard_index=options.shard_index,
+                num_shards=options.num_shards,
+                max_error_rate=options.max_error_rate,
+                overwrite=options.overwrite,
+                progress=show,
+            )
     finally:
         progress.close()
     print_result(run.summary, summary_lines(run.summary), options.json)

@@ -30,7 +30,8 @@ example:
 
 Every subcommand has its own help: qscore score --help. Results are Parquet files; a run that was
 stopped, however it was stopped, goes on when the same command is given again.
-exit codes: 0 done (bad images are counted and listed), 2 wrong input, 130 stopped by Ctrl-C""",
+exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more bad images than
+--max-error-rate allows, 130 stopped by Ctrl-C, 143 stopped by SIGTERM""",
         _version(),
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND", title="commands")
@@ -54,7 +55,8 @@ Score every image of a source: encode it, keep its statistics and its active fea
 the discriminative features, and write one Q-Score an image.
 
 Bad images are left out, counted and listed with the reason. Stop it at any time: the same command
-goes on with what is missing.""",
+goes on with what is missing. Give it several times at once, on one machine or on many that share OUT,
+and the work is divided.""",
         """\
 examples:
   qscore score photos/ --encoder encoder.pt --out runs/a
@@ -108,6 +110,25 @@ written to OUT:
         help="refuse larger images (width x height) from their header",
     )
     _add_two_sided(parser)
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes on this machine, each on a GPU of its own where there are several",
+    )
+    add(
+        "--shard-index",
+        type=int | None,
+        help="do every num-shards-th unit alone, from this one on; from 0, for array jobs. The shard that "
+        "completes the run writes the results",
+    )
+    add("--num-shards", type=int | None, help="how many shards there are")
+    add(
+        "--max-error-rate",
+        type=float | None,
+        help="stop with exit code 3 when a larger share of the images than this (0 to 1) is bad, judged "
+        "from 100 images on (default: never)",
+    )
     add(
         "--overwrite",
         action="store_true",

@@ -96,7 +96,14 @@ class ProgressPrinter:
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """A run's summary for a person."""
-    session, q = summary["session"], summary["q_score"]
+    session = summary["session"]
+    if not summary["complete"]:
+        return [
+            *_speed_lines(session),
+            f"complete    no: {session['parts_left']:,} parts of other shards are missing; the shard that "
+            "ends last writes the results",
+        ]
+    q = summary["q_score"]
     lines = [f"images      {summary['num_images']:,}, {summary['num_scored']:,} scored"]
     if summary["num_failed"]:
         count = summary["num_failed"]
@@ -117,18 +124,38 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"            {100 * summary['empty_fraction']:.2f} % of the images have no active "
         "discriminative feature: score 0",
     ]
-    if session["images_per_second"] is None:
-        lines.append(f"speed       all {session['parts_found']} parts were there: nothing to do")
-    else:
-        stage = session["bottleneck"].replace("_", " ")
-        share = session["seconds_by_stage"][session["bottleneck"]] / session["seconds"]
-        lines.append(
-            f"speed       {session['images_per_second']:,.0f} images/s, "
-            f"{_duration(session['seconds'])}; {100 * share:.0f} % of it: {stage}"
-        )
+    lines += _speed_lines(session)
     lines.append(f"backend     {session['backend']} on {session['device']}")
     lines.append(f"scores      {summary['files']['scores.parquet']}")
     lines += [f"note        {note}" for note in summary["notes"]]
+    return lines
+
+
+def _speed_lines(session: dict[str, Any]) -> list[str]:
+    if session["images_per_second"] is None:
+        return [f"speed       all {session['parts_found']} parts were there: nothing to do"]
+    lines = [
+        f"speed       {session['images_per_second']:,.0f} images/s, {_duration(session['seconds'])}"
+    ]
+    if session["images_by_others"]:
+        together = session["images_done"] + session["images_by_others"]
+        lines[0] += f"; {together / session['seconds']:,.0f} images/s with the other processes"
+    rates, bound = session["images_per_second_by_stage"], session["bottleneck"]
+    if bound is not None:
+        workers = f"{session['workers']} worker{'s' * (session['workers'] > 1)}"
+        who = {
+            "decode": f"{workers} give {{}} images/s",
+            "encode": "the encoder takes {} images/s",
+            "write": "the disk takes {} images/s",
+        }
+        could = {"decode": f"{workers} could give {{}}", "encode": "the encoder could take {}"}
+        others = [
+            could[stage].format(f"{rates[stage]:,.0f}")
+            for stage in could
+            if stage != bound and stage in rates
+        ]
+        found = who[bound].format(f"{rates[bound]:,.0f}")
+        lines.append(f"            {bound}-bound: {', '.join([found, *others])}")
     return lines
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qscore_fast.errors import StoreError
@@ -21,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the file cannot be written (no space, no permission).
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
     try:
         yield temporary
         _sync(temporary)
@@ -30,7 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what stopped the writing may stop this too
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of runs that were killed. Call it only while holding the lock."""
+    """Delete the temporary files of runs that were killed. Call it only while nobody else writes."""
     for pattern in (f"{TEMPORARY}*", ".features.npz.*.tmp"):  # the second: DiscriminativeFeatures
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

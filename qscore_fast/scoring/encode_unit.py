@@ -63,6 +63,7 @@ class UnitEncoder:
             decoded = next(images)
             seconds["wait_for_decoding"] += time.perf_counter() - start
             if decoded is not None:
+                seconds["decode"] += decoded.seconds
                 unreported += 1
                 row = rows.start(decoded.sample_id, decoded.label)
                 if isinstance(decoded.image, ImageError):
@@ -86,7 +87,10 @@ class UnitEncoder:
     ) -> int:
         """Encode, keep what is finite, and say how many images are not."""
         start = time.perf_counter()
-        pixels = torch.stack([image for _, image in batch]).to(self.encoder.device)
+        pixels = torch.stack([image for _, image in batch])
+        if self.encoder.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.encoder.device, non_blocking=True)
         try:
             h = self.encoder(self.encoder.preprocess.normalise(pixels))
         except (torch.OutOfMemoryError, MemoryError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,11 +25,14 @@ from qscore_fast.images import (
 
 @dataclass(frozen=True)
 class Decoded:
-    """A sample's name, and its pixels, uint8 (C, height, width), or why there are none."""
+    """A sample's name, and its pixels, uint8 (C, height, width), or why there are none; and how long
+    that took.
+    """
 
     sample_id: str
     label: str | None
     image: Tensor | ImageError
+    seconds: float
 
 
 def default_workers() -> int:
@@ -55,7 +59,9 @@ def decoded_ahead(
     """
 
     def load(sample: Sample) -> Decoded:
-        return Decoded(sample.sample_id, sample.label, _pixels(sample, preprocess, max_pixels))
+        start = time.perf_counter()
+        image = _pixels(sample, preprocess, max_pixels)
+        return Decoded(sample.sample_id, sample.label, image, time.perf_counter() - start)
 
     waiting: deque[Future[Decoded] | None] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="qscore-decode")

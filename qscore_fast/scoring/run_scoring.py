@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from qscore_fast.backends import backend_info
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.images import DEFAULT_MAX_PIXELS, Source, Unit, open_source
+from qscore_fast.images import DEFAULT_MAX_PIXELS, Source, open_source
 from qscore_fast.scoring.encode_unit import UnitEncoder
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
-from qscore_fast.scoring.prefetch import decoded_ahead, default_workers
+from qscore_fast.scoring.local_engine import Progress, check_error_rate, encode_missing
+from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.record import describe_run
-from qscore_fast.scoring.score_run import ScoreRun, Session
+from qscore_fast.scoring.score_run import ScoreRun
 from qscore_fast.scoring.store import Store
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is, in images; ``found`` of the ``done`` were in parts that were there already.
-
-    ``total`` is None where only reading the source tells how many there are.
-    """
-
-    done: int
-    total: int | None
-    found: int
-    failed: int
 
 
 def score(
@@ -57,13 +42,18 @@ def score(
     embeddings: Literal["none", "npy"] = "none",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     device: torch.device | str | None = None,
+    shard_index: int | None = None,
+    num_shards: int | None = None,
+    max_error_rate: float | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScoreRun:
     """Score every image of a source, or finish doing so.
 
     The run can be stopped at any moment, also by a power cut: called again with the same settings it
-    goes on with the parts that are missing. Images that cannot be decoded, or whose features are not
+    goes on with the parts that are missing. Any number of processes, on any number of machines that
+    share ``out``, may do this at once with the same settings: each takes units that nobody else has,
+    and takes over those of a process that died. Images that cannot be decoded, or whose features are not
     finite, are recorded and left out.
 
     Args:
@@ -89,10 +79,18 @@ def score(
         embeddings: "npy" keeps the representations as float16 beside the parts.
         max_pixels: images of more pixels are recorded as errors from their header alone.
         device: for the encoder and the kernels; see ``load_encoder``.
+        shard_index, num_shards: do units ``shard_index``, ``shard_index + num_shards``, ... alone, for
+            array jobs; from 0. Whichever shard completes the run writes the results.
+        max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad (judged
+            from 100 images on). None never stops.
         overwrite: delete a run that is in ``out``, instead of continuing it.
         progress: called with the state after every batch.
 
+    Returns:
+        The run; not ``complete`` where ``num_shards`` was given and parts of other shards are missing.
+
     Raises:
+        ErrorRateError: more images are bad than ``max_error_rate`` allows.
         QScoreError: or one of its kinds, for anything that the caller can mend.
     """
     if engine != "local":
@@ -106,6 +104,9 @@ def score(
     if not (math.isfinite(activation_eps) and activation_eps >= 0):
         raise SettingsError(f"activation_eps must be 0 or more, got {activation_eps}")
     check_percentiles(lower, upper)
+    shard = _shard(shard_index, num_shards)
+    if max_error_rate is not None and not 0 <= max_error_rate <= 1:
+        raise SettingsError(f"max_error_rate must be from 0 to 1, got {max_error_rate}")
 
     if isinstance(source, str | os.PathLike):
         source = open_source(source)
@@ -149,9 +150,49 @@ def score(
         unit_encoder = UnitEncoder(
             source, encoder, batch_size, float(activation_eps), two_sided, embeddings == "npy"
         )
-        session = _encode_missing(store, unit_encoder, units, max_pixels, workers, progress)
-        finalise(store, features=features, eps=eps, lower=lower, upper=upper)
+        mine = range(store.record.num_units) if shard is None else _units_of(store, *shard)
+        session = encode_missing(
+            store,
+            unit_encoder,
+            units,
+            mine,
+            max_pixels=max_pixels,
+            workers=workers,
+            max_error_rate=max_error_rate,
+            progress=progress,
+        )
+        if session.parts_left:
+            return ScoreRun(out, session)
+        with store.writing_results():
+            finalise(store, features=features, eps=eps, lower=lower, upper=upper)
+        if max_error_rate is not None:
+            _check_all_errors(store, max_error_rate)
     return ScoreRun(out, session)
+
+
+def _units_of(store: Store, index: int, count: int) -> range:
+    return range(index, store.record.num_units, count)
+
+
+def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
+    if index is None and count is None:
+        return None
+    if index is None or count is None:
+        raise SettingsError("shard_index and num_shards go together: give both, or neither")
+    if not 0 <= index < count:
+        raise SettingsError(
+            f"shard_index must be from 0 to num_shards - 1 = {count - 1}, got {index}"
+        )
+    return index, count
+
+
+def _check_all_errors(store: Store, limit: float) -> None:
+    errors: Counter[str] = Counter()
+    num_images = 0
+    for notes in store.part_notes():
+        num_images += notes["num_images"]
+        errors.update(error["error"] for error in notes["errors"])
+    check_error_rate(errors, num_images, limit)
 
 
 def most_entries(num_features: int, eps: float, two_sided: bool) -> float:
@@ -159,65 +200,6 @@ def most_entries(num_features: int, eps: float, two_sided: bool) -> float:
     if two_sided:
         return num_features / max(1, eps**2)
     return num_features / (1 + eps**2)
-
-
-def _encode_missing(
-    store: Store,
-    unit_encoder: UnitEncoder,
-    units: Sequence[Unit],
-    max_pixels: int,
-    workers: int,
-    progress: Callable[[Progress], None] | None,
-) -> Session:
-    """Make the parts that are not there."""
-    missing = store.missing_units()
-    found = store.images_in_parts(missing)
-    total = store.record.num_images
-    state = Progress(done=found, total=total, found=found, failed=0)
-
-    def report(done: int, failed: int) -> None:
-        nonlocal state
-        state = Progress(state.done + done, total, state.found, state.failed + failed)
-        if progress is not None:
-            progress(state)
-
-    report(0, 0)
-    images = decoded_ahead(
-        unit_encoder.source,
-        (units[index] for index in missing),
-        unit_encoder.encoder.preprocess,
-        max_pixels=max_pixels,
-        workers=workers,
-        ahead=2 * max(unit_encoder.batch_size, workers),
-    )
-    seconds: dict[str, float] = defaultdict(float)
-    start = time.perf_counter()
-    try:
-        for index in missing:
-            rows, timings = unit_encoder.encode(images, report)
-            before_write = time.perf_counter()
-            store.write_part(index, rows, timings)
-            for stage, duration in timings.items():
-                seconds[stage] += duration
-            seconds["write"] += time.perf_counter() - before_write
-    finally:
-        images.close()
-    device = unit_encoder.encoder.device
-    return Session(
-        device=str(device),
-        backend=_backend_on(device.type),
-        parts_found=store.record.num_units - len(missing),
-        parts_done=len(missing),
-        images_done=state.done - found,
-        seconds=time.perf_counter() - start,
-        seconds_by_stage=dict(seconds),
-    )
-
-
-def _backend_on(device_type: str) -> str:
-    """The kernels that serve a device: those of the CPU and of CUDA have names, others none."""
-    info = backend_info()
-    return {"cpu": info.cpu, "cuda": info.cuda}.get(device_type, "reference")
 
 
 def _check_numbers(**numbers: Any) -> None:

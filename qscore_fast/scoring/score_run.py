@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from qscore_fast.errors import StoreError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.scoring.scores_table import ScoresHeader, read_result
+from qscore_fast.scoring.session import Session
 from qscore_fast.scoring.store import Store
 
 if TYPE_CHECKING:
@@ -30,65 +30,43 @@ QUANTILES = {
 }
 
 
-@dataclass(frozen=True)
-class Session:
-    """What one call of ``score`` did.
-
-    Attributes:
-        device: where the encoder and the kernels ran. backend: which kernels.
-        parts_found: parts that were there already. parts_done: parts made now.
-        images_done: images that went through now, scored or not.
-        seconds: from the first image to the last part, wall clock.
-        seconds_by_stage: of the main thread: wait_for_decoding, encode, activations, write.
-    """
-
-    device: str
-    backend: str
-    parts_found: int
-    parts_done: int
-    images_done: int
-    seconds: float
-    seconds_by_stage: dict[str, float]
-
-    @property
-    def images_per_second(self) -> float | None:
-        """None where nothing was done."""
-        return self.images_done / self.seconds if self.images_done else None
-
-    @property
-    def bottleneck(self) -> str | None:
-        """The stage that took the largest share of the time; None where nothing was done."""
-        return max(self.seconds_by_stage, key=lambda k: self.seconds_by_stage[k], default=None)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
-        return {
-            **asdict(self),
-            "images_per_second": self.images_per_second,
-            "bottleneck": self.bottleneck,
-        }
-
-
 class ScoreRun:
-    """A complete run.
+    """A run.
 
     Args:
         path: the folder that ``score`` wrote.
         session: what the call that returns this did; None for a run that is only read.
 
+    Attributes:
+        complete: whether all parts are there and the results written: all but ``path``, ``session``,
+            ``complete`` and ``summary`` need that. Only a shard that ended before others leaves a run that
+            is not.
+
     Raises:
-        StoreError: no run there, or not complete.
+        StoreError: no run there, or not complete, and this is not for the shards to come to change.
     """
 
     def __init__(self, path: str | os.PathLike[str], session: Session | None = None) -> None:
         self._store = Store(path)
         self.session = session
+        self.complete = session is None or session.parts_left == 0
+        if self.complete:
+            self._header  # noqa: B018, so that a damaged run shows at once
+
+    @cached_property
+    def _header(self) -> ScoresHeader:
+        if not self.complete:
+            assert self.session is not None
+            raise StoreError(
+                f"the run in {self.path} is not complete: {self.session.parts_left} parts of other "
+                "shards are missing"
+            )
         header = ScoresHeader.read(self.path / "scores.parquet")
         if header is None:
             raise StoreError(
                 f"{self.path} holds no readable scores.parquet: run the same qscore score again"
             )
-        self._header = header
+        return header
 
     @property
     def path(self) -> Path:
@@ -128,12 +106,19 @@ class ScoreRun:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The run in plain JSON values: counts, eps, quantiles of the scores, speed, files, notes."""
+        if not self.complete:
+            return {
+                "out": str(self.path),
+                "complete": False,
+                "session": self.session and self.session.to_json(),
+            }
         record, features = self._store.record, self.features
         scores = read_result(self.path / "scores.parquet", ["q_score", "num_active"])
         q = scores["q_score"].to_numpy()
         num_images = self._store.num_images()
         return {
             "out": str(self.path),
+            "complete": True,
             "encoder": record.about["encoder_name"],
             "system": record.about["encoder_system"],
             "num_images": num_images,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ import numpy as np
 
 from qscore_fast.errors import StoreError
 from qscore_fast.scoring.atomic import remove_leftovers, replacing, write_text
+from qscore_fast.scoring.locks import RESULTS, SETUP, WRITERS, FolderLocks, busy, locked
 from qscore_fast.scoring.part import KEY, OK, Part, PartRows, part_footer, part_schema, write_table
 from qscore_fast.scoring.record import RunRecord, differences
 
-RESULTS = ("features.npz", "scores.parquet", "errors.parquet")
+__all__ = ["Store", "locked"]
+
+RESULT_FILES = ("features.npz", "scores.parquet", "errors.parquet")
 
 
 class Store:
@@ -27,42 +30,71 @@ class Store:
         record: the content of its run.json.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open an existing run; StoreError if there is none."""
+    def __init__(self, path: str | os.PathLike[str], locks: FolderLocks | None = None) -> None:
+        """Open an existing run; StoreError if there is none.
+
+        Args:
+            locks: of a writer; see :meth:`writing`.
+        """
         self.path = Path(path)
         self.record = RunRecord.read(self.path / "run.json")
+        self._locks = locks
 
     @classmethod
     @contextmanager
     def writing(
         cls, path: str | os.PathLike[str], record: RunRecord, overwrite: bool = False
     ) -> Iterator[Store]:
-        """Start the run that ``record`` describes, or continue it, as the only writer.
+        """Start the run that ``record`` describes, or join it: any number of processes may, at once.
 
         Raises:
-            StoreError: the folder holds a run with other settings, is being written by another
-                process, or cannot be written.
+            StoreError: the folder holds a run with other settings, cannot be written, or is to be
+                overwritten while another process writes to it.
         """
         folder = Path(path)
         try:
             (folder / "parts").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
-        with locked(folder):
-            remove_leftovers(folder)
-            remove_leftovers(folder / "parts")
-            if overwrite:
-                _clear(folder)
-            if (folder / "run.json").exists():
-                _check_same(folder, record)
-            elif any((folder / "parts").glob("part-*")):
-                raise StoreError(
-                    f"{folder} holds parts but no run.json: give another folder (--out), "
-                    "or start over (--overwrite)"
-                )
-            else:
-                record.write(folder / "run.json")
-            yield cls(folder)
+        locks = FolderLocks(folder)
+        try:
+            with locks.holding(SETUP):
+                alone = locks.acquire(WRITERS)
+                if not alone and (overwrite or not locks.acquire(WRITERS, shared=True)):
+                    raise busy(folder)
+                if alone:
+                    remove_leftovers(folder)
+                    remove_leftovers(folder / "parts")
+                _start_or_join(folder, record, overwrite)
+                locks.acquire(WRITERS, shared=True)
+            yield cls(folder, locks)
+            with locks.holding(SETUP):
+                if locks.acquire(WRITERS):  # the last to leave clears what killed processes left
+                    remove_leftovers(folder / "parts")
+        finally:
+            locks.close()
+
+    def claim(self, index: int) -> bool:
+        """Whether the unit is now this process's to do: nobody else has it, and it is not done."""
+        assert self._locks is not None
+        if not self._locks.acquire(index):
+            return False
+        if self.is_whole(index):  # by somebody who was faster
+            self._locks.release(index)
+            return False
+        return True
+
+    def release(self, index: int) -> None:
+        """Give a claimed unit back."""
+        assert self._locks is not None
+        self._locks.release(index)
+
+    @contextmanager
+    def writing_results(self) -> Iterator[None]:
+        """Be the only writer of this run who writes its results; waits for the others."""
+        assert self._locks is not None
+        with self._locks.holding(RESULTS):
+            yield
 
     def part_path(self, index: int, suffix: str = ".parquet") -> Path:
         """The file of a unit."""
@@ -70,18 +102,16 @@ class Store:
 
     def missing_units(self) -> list[int]:
         """The units without a whole part, ascending."""
-        return [index for index in range(self.record.num_units) if not self._is_whole(index)]
+        return [index for index in range(self.record.num_units) if not self.is_whole(index)]
 
     def num_images(self) -> int:
         """How many images a complete run has."""
         known = self.record.num_images
         return sum(n["num_images"] for n in self.part_notes()) if known is None else known
 
-    def images_in_parts(self, missing: Sequence[int]) -> int:
-        """How many images the parts hold that are not ``missing``."""
-        absent = set(missing)
-        there = (index for index in range(self.record.num_units) if index not in absent)
-        counts = ((self.record.unit_rows(index), index) for index in there)
+    def num_images_in(self, units: Iterable[int]) -> int:
+        """How many images the parts of these units hold, all of them there."""
+        counts = ((self.record.unit_rows(index), index) for index in units)
         return sum(
             (self._notes(index) or {}).get("num_images", 0) if rows is None else rows
             for rows, index in counts
@@ -97,8 +127,12 @@ class Store:
                 "run the same qscore score again to finish it"
             )
 
-    def write_part(self, index: int, rows: PartRows, timings: dict[str, float]) -> None:
-        """Write a unit's files, the parquet file last: it is what makes the part exist."""
+    def write_part(self, index: int, rows: PartRows, timings: dict[str, Any]) -> None:
+        """Write a unit's files, the parquet file last: it is what makes the part exist.
+
+        Args:
+            timings: what the part's JSON says of the speed.
+        """
         if rows.embeddings is not None:
             with (
                 replacing(self.part_path(index, ".npy")) as temporary,
@@ -109,7 +143,7 @@ class Store:
             "unit": index,
             "num_images": len(rows.status),
             "num_scored": rows.status.count(OK),
-            "seconds": {name: round(seconds, 4) for name, seconds in timings.items()},
+            **timings,
             "errors": rows.errors,
         }
         write_text(self.part_path(index, ".json"), json.dumps(notes, indent=1) + "\n")
@@ -158,7 +192,7 @@ class Store:
             return None
         return notes if isinstance(notes, dict) and "num_scored" in notes else None
 
-    def _is_whole(self, index: int) -> bool:
+    def is_whole(self, index: int) -> bool:
         """Whether the part is there with all that belongs to it; a damaged one counts as missing."""
         if not self.part_path(index).exists():
             return False
@@ -182,25 +216,18 @@ class Store:
         return len(rows) == notes["num_scored"]
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other writers; the lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another qscore process is writing to {folder}") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(descriptor)
+def _start_or_join(folder: Path, record: RunRecord, overwrite: bool) -> None:
+    if overwrite:
+        _clear(folder)
+    if (folder / "run.json").exists():
+        _check_same(folder, record)
+    elif any((folder / "parts").glob("part-*")):
+        raise StoreError(
+            f"{folder} holds parts but no run.json: give another folder (--out), "
+            "or start over (--overwrite)"
+        )
+    else:
+        record.write(folder / "run.json")
 
 
 def _check_same(folder: Path, record: RunRecord) -> None:
@@ -214,6 +241,6 @@ def _check_same(folder: Path, record: RunRecord) -> None:
 
 def _clear(folder: Path) -> None:
     """Delete what a run writes, and nothing else; run.json last, so that a kill leaves a run."""
-    for path in [*(folder / "parts").glob("part-*"), *(folder / name for name in RESULTS)]:
+    for path in [*(folder / "parts").glob("part-*"), *(folder / name for name in RESULT_FILES)]:
         path.unlink(missing_ok=True)
     (folder / "run.json").unlink(missing_ok=True)

@@ -94,6 +94,7 @@ def test_a_log_without_a_known_total(
 
 def summary(**changes: Any) -> dict[str, Any]:
     return {
+        "complete": True,
         "num_images": 3000,
         "num_scored": 2999,
         "num_failed": 1,
@@ -116,8 +117,12 @@ def summary(**changes: Any) -> dict[str, Any]:
             "parts_found": 3,
             "images_per_second": 1500.0,
             "seconds": 7500.0,
-            "seconds_by_stage": {"encode": 1500.0, "wait_for_decoding": 6000.0},
-            "bottleneck": "wait_for_decoding",
+            "workers": 2,
+            "parts_left": 0,
+            "images_done": 3000,
+            "images_by_others": 0,
+            "images_per_second_by_stage": {"decode": 96.2, "encode": 410.0, "write": 90000.0},
+            "bottleneck": "decode",
         },
         **changes,
     }
@@ -130,7 +135,8 @@ def test_summary_lines() -> None:
         "; 4 files of other kinds ignored; 2 folders could not be read",
         "200 of 512 are discriminative at eps = 3.5 (percentiles 50 to 95)",
         "1.25 % of the images have no active",
-        "1,500 images/s, 2 h 5 min; 80 % of it: wait for decoding",
+        "1,500 images/s, 2 h 5 min",
+        "decode-bound: 2 workers give 96 images/s, the encoder could take 410",
         "native (avx2) on cpu",
         "note        mind the gap",
     ):
@@ -146,3 +152,25 @@ def test_summary_lines() -> None:
 def test_durations() -> None:
     shown = [terminal._duration(s) for s in (0.4, 59, 61, 3500, 3600, 90000, float("inf"))]
     assert shown == ["0 s", "59 s", "1 min", "58 min", "1 h 0 min", "25 h 0 min", "unknown time"]
+
+
+def test_each_stage_can_be_the_bottleneck() -> None:
+    rates = {"decode": 300.0, "encode": 40.0, "write": 500.0}
+    session = {
+        **summary()["session"], "workers": 1, "images_per_second_by_stage": rates, "bottleneck": "encode",
+    }  # fmt: skip
+    text = "\n".join(summary_lines(summary(session=session)))
+    assert "encode-bound: the encoder takes 40 images/s, 1 worker could give 300" in text
+    rates["write"], session["bottleneck"] = 7.0, "write"
+    text = "\n".join(summary_lines(summary(session=session)))
+    assert (
+        "write-bound: the disk takes 7 images/s, 1 worker could give 300, the encoder could take 40"
+        in text
+    )
+
+
+def test_a_shard_that_ends_before_others() -> None:
+    session = {**summary()["session"], "parts_left": 12}
+    text = "\n".join(summary_lines({"out": "out", "complete": False, "session": session}))
+    assert "1,500 images/s" in text
+    assert "12 parts of other shards are missing" in text

@@ -272,7 +272,12 @@ def test_timings_and_counts_of_a_part(tmp_path: Path, folder: Path, encoder: Enc
     run_it(folder, encoder, tmp_path)
     notes = json.loads((tmp_path / "parts" / "part-000001.json").read_text())
     assert (notes["unit"], notes["num_images"], notes["num_scored"]) == (1, 20, 20)
-    assert set(notes["seconds"]) == {"wait_for_decoding", "encode", "activations"}
+    assert set(notes["seconds"]) == {
+        "wait_for_decoding", "decode", "encode", "activations",
+    }  # fmt: skip
+    assert notes["bottleneck"] == min(
+        notes["images_per_second"], key=lambda stage: notes["images_per_second"][stage]
+    )
     first = json.loads((tmp_path / "parts" / "part-000000.json").read_text())
     errors = [e for i in range(5) for e in json.loads(
         (tmp_path / "parts" / f"part-{i:06d}.json").read_text())["errors"]]  # fmt: skip

@@ -1,0 +1,72 @@
+"""What one call of ``score`` did, and how fast each stage was."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one call of ``score`` did.
+
+    Attributes:
+        device: where the encoder and the kernels ran. backend: which kernels.
+        workers: decoding threads.
+        parts_found: parts that were there already. parts_done: parts made now.
+        parts_left: parts that were left to others: the other shards' that are not there yet.
+        images_done: images that went through now, scored or not.
+        images_by_others: images that other processes did meanwhile.
+        seconds: from the first image to the last part, wall clock.
+        seconds_by_stage: decode (the sum over the workers), encode (transfer and encoder), activations
+            (kernels), write (a thread of its own), and of the main thread wait_for_decoding and
+            wait_for_writing.
+    """
+
+    device: str
+    backend: str
+    workers: int
+    parts_found: int
+    parts_done: int
+    parts_left: int
+    images_done: int
+    images_by_others: int
+    seconds: float
+    seconds_by_stage: dict[str, float]
+
+    @property
+    def images_per_second(self) -> float | None:
+        """None where nothing was done."""
+        return self.images_done / self.seconds if self.images_done else None
+
+    @property
+    def images_per_second_by_stage(self) -> dict[str, float]:
+        """What each stage could do alone at the speed that it had in this run: decode, encode
+        (encoder and kernels), write; empty where nothing was done.
+        """
+        return stage_rates(self.images_done, self.seconds_by_stage, self.workers)
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The slowest stage: decode, encode or write; None where nothing was done."""
+        rates = self.images_per_second_by_stage
+        return min(rates, key=lambda stage: rates[stage], default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        return {
+            **asdict(self),
+            "images_per_second": self.images_per_second,
+            "images_per_second_by_stage": self.images_per_second_by_stage,
+            "bottleneck": self.bottleneck,
+        }
+
+
+def stage_rates(num_images: int, seconds: dict[str, float], workers: int) -> dict[str, float]:
+    """Images a second of decode, encode and write, from the seconds that they took."""
+    by_stage = {
+        "decode": seconds.get("decode", 0.0) / workers,
+        "encode": seconds.get("encode", 0.0) + seconds.get("activations", 0.0),
+        "write": seconds.get("write", 0.0),
+    }
+    return {stage: num_images / taken for stage, taken in by_stage.items() if taken and num_images}
