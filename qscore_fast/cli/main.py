@@ -120,6 +120,7 @@ def _score(options: Namespace) -> None:
                 activation_eps=options.activation_eps,
                 embeddings=options.embeddings,
                 two_sided=options.two_sided or None,
+                decoder=options.decoder,
                 max_pixels=options.max_pixels,
                 shard_index=options.shard_index,
                 num_shards=options.num_shards,

@@ -104,6 +104,13 @@ written to OUT:
         help="npy: keep the representations, float16, beside the parts",
     )
     add(
+        "--decoder",
+        type=Literal["auto", "pillow", "torchcodec"],
+        default="auto",
+        help="what decodes the images; a run continues only with the same (auto is pillow; torchcodec needs "
+        "the extra of that name)",
+    )
+    add(
         "--max-pixels",
         type=int,
         default=178_956_970,
@@ -127,7 +134,7 @@ written to OUT:
         "--max-error-rate",
         type=float | None,
         help="stop with exit code 3 when a larger share of the images than this (0 to 1) is bad, judged "
-        "from 100 images on (default: never)",
+        "from 100 images on and at the end (default: never)",
     )
     add(
         "--overwrite",

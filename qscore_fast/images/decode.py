@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Literal
 
@@ -66,10 +66,8 @@ def decode_image(
     Raises:
         ImageError: no regular file, not a known format, damaged, truncated or too large.
     """
-    with _open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise ImageError("the file is empty")
-        return _decode(file, mode, max_pixels)
+    with opened_file(path) as file:
+        return decode_file(file, mode, max_pixels)
 
 
 def decode_bytes(
@@ -80,12 +78,25 @@ def decode_bytes(
     Raises:
         ImageError: not a known format, damaged, truncated or too large.
     """
-    if not content:
-        raise ImageError("the file is empty")
-    return _decode(io.BytesIO(content), mode, max_pixels)
+    with opened_bytes(content) as file:
+        return decode_file(file, mode, max_pixels)
 
 
-def _decode(file: BinaryIO, mode: Literal["RGB", "L"], max_pixels: int) -> Image.Image:
+def decode_file(
+    file: BinaryIO,
+    mode: Literal["RGB", "L"],
+    max_pixels: int,
+    faster: Callable[[Image.Image, BinaryIO], Image.Image | None] | None = None,
+) -> Image.Image:
+    """Check the header of an open file, then decode it.
+
+    Args:
+        faster: called with the checked header and the file; the decoded image, or None to leave it
+            to Pillow.
+
+    Raises:
+        ImageError: not a known format, damaged, truncated or too large.
+    """
     try:
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
@@ -95,7 +106,8 @@ def _decode(file: BinaryIO, mode: Literal["RGB", "L"], max_pixels: int) -> Image
                 raise ImageError(
                     f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
                 )
-            return _convert(image, mode)
+            decoded = faster(image, file) if faster is not None else None
+            return _convert(image if decoded is None else decoded, mode)
     except UnidentifiedImageError:
         raise ImageError("not an image of a known format, or its header is damaged") from None
     except Image.DecompressionBombError as error:
@@ -106,16 +118,33 @@ def _decode(file: BinaryIO, mode: Literal["RGB", "L"], max_pixels: int) -> Image
         raise ImageError(f"damaged or truncated: {error}") from error
 
 
-def _open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:
-    """Open for reading; a pipe or a device under an image's name is refused instead of waited for."""
+def opened_file(path: str | bytes | os.PathLike[str]) -> BinaryIO:
+    """Open for reading; a pipe or a device under an image's name is refused instead of waited for.
+
+    Raises:
+        ImageError: it cannot be opened, is no regular file, or is empty.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _O_BINARY)
     except OSError as error:
         raise ImageError(f"cannot be opened: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         os.close(descriptor)
-        raise ImageError("not a regular file")
+        regular = stat.S_ISREG(status.st_mode)
+        raise ImageError("the file is empty" if regular else "not a regular file")
     return os.fdopen(descriptor, "rb")
+
+
+def opened_bytes(content: bytes) -> BinaryIO:
+    """The content of a file, to read from.
+
+    Raises:
+        ImageError: it is empty.
+    """
+    if not content:
+        raise ImageError("the file is empty")
+    return io.BytesIO(content)
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -45,7 +45,8 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of runs that were killed. Call it only while nobody else writes."""
     for pattern in (f"{TEMPORARY}*", ".features.npz.*.tmp"):  # the second: DiscriminativeFeatures
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that cannot be written: the next write says so
+                path.unlink()
 
 
 def _sync(path: Path) -> None:

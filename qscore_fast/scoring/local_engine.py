@@ -12,7 +12,7 @@ from typing import Any
 
 from qscore_fast.backends import backend_info
 from qscore_fast.errors import ErrorRateError
-from qscore_fast.images import Unit
+from qscore_fast.images import Decoder, Unit
 from qscore_fast.scoring.claims import Claims
 from qscore_fast.scoring.encode_unit import UnitEncoder
 from qscore_fast.scoring.part import PartRows
@@ -43,7 +43,7 @@ def encode_missing(
     units: Sequence[Unit],
     mine: Sequence[int],
     *,
-    max_pixels: int,
+    decoder: Decoder,
     workers: int,
     max_error_rate: float | None,
     progress: Callable[[Progress], None] | None,
@@ -73,7 +73,7 @@ def encode_missing(
     with _PartWriter(store, claims, workers, seconds) as writer:
         while claims.missing:
             for index, rows, timings in _encoded(
-                unit_encoder, units, claims, max_pixels, workers, report
+                unit_encoder, units, claims, decoder, workers, report
             ):
                 errors.update(error["error"] for error in rows.errors)
                 before = time.perf_counter()
@@ -170,7 +170,7 @@ def _encoded(
     unit_encoder: UnitEncoder,
     units: Sequence[Unit],
     claims: Claims,
-    max_pixels: int,
+    decoder: Decoder,
     workers: int,
     report: Callable[[int, int], None],
 ) -> Iterator[tuple[int, PartRows, dict[str, float]]]:
@@ -186,7 +186,7 @@ def _encoded(
         unit_encoder.source,
         claimed_units(),
         unit_encoder.encoder.preprocess,
-        max_pixels=max_pixels,
+        decoder=decoder,
         workers=workers,
         ahead=2 * max(unit_encoder.batch_size, workers),
     )

@@ -12,15 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from qscore_fast.errors import ImageError
-from qscore_fast.images import (
-    Preprocess,
-    Sample,
-    Source,
-    Unit,
-    decode_bytes,
-    decode_image,
-    quiet_pillow,
-)
+from qscore_fast.images import Decoder, Preprocess, Sample, Source, Unit, quiet_pillow
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ def decoded_ahead(
     units: Iterable[Unit],
     preprocess: Preprocess,
     *,
-    max_pixels: int,
+    decoder: Decoder,
     workers: int,
     ahead: int,
 ) -> Generator[Decoded | None, None, None]:
@@ -60,7 +52,7 @@ def decoded_ahead(
 
     def load(sample: Sample) -> Decoded:
         start = time.perf_counter()
-        image = _pixels(sample, preprocess, max_pixels)
+        image = _pixels(sample, preprocess, decoder)
         return Decoded(sample.sample_id, sample.label, image, time.perf_counter() - start)
 
     waiting: deque[Future[Decoded] | None] = deque()
@@ -84,16 +76,9 @@ def decoded_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pixels(sample: Sample, preprocess: Preprocess, max_pixels: int) -> Tensor | ImageError:
+def _pixels(sample: Sample, preprocess: Preprocess, decoder: Decoder) -> Tensor | ImageError:
     try:
-        if sample.error is not None:
-            return sample.error
-        if sample.content is not None:
-            image = decode_bytes(sample.content, preprocess.mode, max_pixels)
-        else:
-            assert sample.path is not None
-            image = decode_image(sample.path, preprocess.mode, max_pixels)
-        return preprocess.pixels(image)
+        return preprocess.pixels(decoder.decode(sample, preprocess.mode))
     except ImageError as error:
         return error
     except MemoryError:

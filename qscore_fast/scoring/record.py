@@ -12,12 +12,21 @@ from typing import Any
 
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import StoreError
-from qscore_fast.images import Source, Unit
+from qscore_fast.images import Decoder, Source, Unit
 from qscore_fast.scoring.atomic import write_text
 
 FORMAT = "qscore-fast.run"
 FORMAT_VERSION = 1
-LIBRARIES = ("qscore-fast", "torch", "torchvision", "timm", "pillow", "numpy", "pyarrow")
+LIBRARIES = (
+    "qscore-fast",
+    "torch",
+    "torchvision",
+    "timm",
+    "pillow",
+    "torchcodec",
+    "numpy",
+    "pyarrow",
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def describe_run(
     activation_eps: float,
     two_sided: bool,
     embeddings: str,
-    max_pixels: int,
+    decoder: Decoder,
 ) -> RunRecord:
     """The record of a run over the ``units`` of ``source`` that is about to start."""
     listed: dict[str, Any] = {
@@ -117,7 +126,7 @@ def describe_run(
             "dtype": encoder.precision,
         },
         "preprocess": encoder.preprocess.to_json(),
-        "decoder": {"name": "pillow", "max_pixels": max_pixels},
+        "decoder": decoder.to_json(),
         "unit_size": unit_size,
         "activation_eps": activation_eps,
         "two_sided": two_sided,
@@ -129,6 +138,7 @@ def describe_run(
         "source_notes": source.notes,
         "encoder_name": encoder.name,
         "encoder_system": encoder.system,
+        "decoder_version": f"{decoder.name} {decoder.version}",
         "versions": library_versions(),
     }
     return RunRecord(asked, about)

@@ -14,13 +14,14 @@ from torch import nn
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.images import DEFAULT_MAX_PIXELS, Source, open_source
+from qscore_fast.images import DEFAULT_MAX_PIXELS, DecoderName, Source, choose_decoder, open_source
 from qscore_fast.scoring.encode_unit import UnitEncoder
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
 from qscore_fast.scoring.local_engine import Progress, check_error_rate, encode_missing
 from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.record import describe_run
 from qscore_fast.scoring.score_run import ScoreRun
+from qscore_fast.scoring.scores_table import write_errors
 from qscore_fast.scoring.store import Store
 
 
@@ -40,6 +41,7 @@ def score(
     activation_eps: float = 2.0,
     two_sided: bool | None = None,
     embeddings: Literal["none", "npy"] = "none",
+    decoder: DecoderName = "auto",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     device: torch.device | str | None = None,
     shard_index: int | None = None,
@@ -77,12 +79,13 @@ def score(
             have signs: an extension beyond the paper, see ``q_score``. None takes that of ``features``,
             otherwise False.
         embeddings: "npy" keeps the representations as float16 beside the parts.
+        decoder: "pillow", "torchcodec", or "auto", see ``choose_decoder``; part of the run's record.
         max_pixels: images of more pixels are recorded as errors from their header alone.
         device: for the encoder and the kernels; see ``load_encoder``.
         shard_index, num_shards: do units ``shard_index``, ``shard_index + num_shards``, ... alone, for
             array jobs; from 0. Whichever shard completes the run writes the results.
         max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad (judged
-            from 100 images on). None never stops.
+            from 100 images on, and at the end). None never stops.
         overwrite: delete a run that is in ``out``, instead of continuing it.
         progress: called with the state after every batch.
 
@@ -108,6 +111,7 @@ def score(
     if max_error_rate is not None and not 0 <= max_error_rate <= 1:
         raise SettingsError(f"max_error_rate must be from 0 to 1, got {max_error_rate}")
 
+    chosen_decoder = choose_decoder(decoder, max_pixels)
     if isinstance(source, str | os.PathLike):
         source = open_source(source)
     units = source.units(unit_size)
@@ -144,7 +148,7 @@ def score(
         activation_eps=float(activation_eps),
         two_sided=two_sided,
         embeddings=embeddings,
-        max_pixels=max_pixels,
+        decoder=chosen_decoder,
     )
     with Store.writing(out, record, overwrite) as store:
         unit_encoder = UnitEncoder(
@@ -156,7 +160,7 @@ def score(
             unit_encoder,
             units,
             mine,
-            max_pixels=max_pixels,
+            decoder=chosen_decoder,
             workers=workers,
             max_error_rate=max_error_rate,
             progress=progress,
@@ -164,9 +168,10 @@ def score(
         if session.parts_left:
             return ScoreRun(out, session)
         with store.writing_results():
+            if max_error_rate is not None:
+                write_errors(store)
+                _check_all_errors(store, max_error_rate)
             finalise(store, features=features, eps=eps, lower=lower, upper=upper)
-        if max_error_rate is not None:
-            _check_all_errors(store, max_error_rate)
     return ScoreRun(out, session)
 
 
