@@ -39,12 +39,17 @@ class ForkedCommand:
         while self.poll() is None:
             if time.monotonic() > end:
                 self.send_signal(signal.SIGKILL)
-                raise TimeoutError(f"still running after {TIMEOUT} s: {self._stderr.read_text()}")
+                raise TimeoutError(f"still running after {TIMEOUT} s: {_text(self._stderr)}")
             time.sleep(0.005)
         assert self.returncode is not None
         return subprocess.CompletedProcess(
-            self.pid, self.returncode, self._stdout.read_text(), self._stderr.read_text()
+            self.pid, self.returncode, _text(self._stdout), _text(self._stderr)
         )
+
+
+def _text(output: Path) -> str:
+    """Nothing from a process that was killed before it opened its outputs."""
+    return output.read_text() if output.exists() else ""
 
 
 class ForkServer:
