@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qscore_fast.images import Preprocess
     from qscore_fast.nn import QScoreLoss
     from qscore_fast.reference import RowScores, RowStats, SparseActivations
-    from qscore_fast.scoring import ScoreRun, discover, score
+    from qscore_fast.scoring import ScoreRun, discover, rescore, score
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ _NAMES = {
     "images": ("Preprocess",),
     "nn": ("QScoreLoss",),
     "reference": ("RowScores", "RowStats", "SparseActivations"),
-    "scoring": ("ScoreRun", "discover", "score"),
+    "scoring": ("ScoreRun", "discover", "rescore", "score"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -80,6 +80,7 @@ __all__ = [
     "Preprocess",
     "score",
     "discover",
+    "rescore",
     "ScoreRun",
     "BackendInfo",
     "backend_info",

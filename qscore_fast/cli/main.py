@@ -167,6 +167,14 @@ def _discover(options: Namespace) -> None:
     print_result(content, lines, options.json)
 
 
+def _rescore(options: Namespace) -> None:
+    from qscore_fast.scoring import rescore
+
+    lower, upper = options.percentiles
+    run = rescore(options.run, options.features, eps=options.eps, lower=lower, upper=upper)
+    print_result(run.summary, summary_lines(run.summary), options.json)
+
+
 def _demo(options: Namespace) -> None:
     from qscore_fast.demo import run_demo
 
@@ -227,6 +235,7 @@ def _info(options: Namespace) -> None:
 _COMMANDS = {
     "score": _score,
     "discover": _discover,
+    "rescore": _rescore,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

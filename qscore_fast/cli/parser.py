@@ -41,6 +41,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     commands.add_subcommand(
         "discover", _discover(), help="discover features again in a finished run"
     )
+    commands.add_subcommand(
+        "rescore", _rescore(), help="score a finished run again with other features or eps"
+    )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)
     commands.add_subcommand("bench", _bench(), help="measure the kernels on this machine")
@@ -170,6 +173,43 @@ examples:
         type=str | None,
         help="write the features to this file (default: the run's features.npz and, to match, its "
         "scores.parquet)",
+    )
+    return add_json(parser)
+
+
+def _rescore() -> ArgumentParser:
+    parser = new_parser(
+        """\
+Compute every score of a finished run again, with other features, another eps or other percentiles.
+No image is touched: the run's parts hold all activations above its --activation-eps.""",
+        """\
+examples:
+  qscore rescore runs/val --features runs/train
+  qscore rescore runs/a --eps 3 --percentiles 40 95
+
+written to DIR: features.npz, scores.parquet, errors.parquet, in place of those that are there""",
+    )
+    add = parser.add_argument
+    add("run", metavar="DIR", type=str, help="the folder of a finished run")
+    add(
+        "--features",
+        type=str | None,
+        help="use these discriminative features: a features.npz or the folder of a run with the same "
+        "encoder (default: discover them in the run's parts)",
+    )
+    add(
+        "--eps",
+        type=float | Literal["auto"] | None,
+        help="at least the run's --activation-eps; auto as in qscore score (default: 4, or that of "
+        "--features)",
+    )
+    add(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        metavar=("LOWER", "UPPER"),
+        default=[50.0, 95.0],
+        help="of the features' activation percentages, between which a feature is discriminative",
     )
     return add_json(parser)
 

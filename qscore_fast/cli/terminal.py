@@ -124,8 +124,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"            {100 * summary['empty_fraction']:.2f} % of the images have no active "
         "discriminative feature: score 0",
     ]
-    lines += _speed_lines(session)
-    lines.append(f"backend     {session['backend']} on {session['device']}")
+    if session is not None:  # a run that was made now, not one that is only read
+        lines += _speed_lines(session)
+        lines.append(f"backend     {session['backend']} on {session['device']}")
     lines.append(f"scores      {summary['files']['scores.parquet']}")
     lines += [f"note        {note}" for note in summary["notes"]]
     return lines

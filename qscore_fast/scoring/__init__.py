@@ -3,8 +3,9 @@
 from qscore_fast.scoring.discovery import Discovery
 from qscore_fast.scoring.local_engine import Progress
 from qscore_fast.scoring.run_discovery import discover
+from qscore_fast.scoring.run_rescoring import rescore
 from qscore_fast.scoring.run_scoring import score
 from qscore_fast.scoring.score_run import ScoreRun
 from qscore_fast.scoring.session import Session
 
-__all__ = ["Discovery", "Progress", "ScoreRun", "Session", "discover", "score"]
+__all__ = ["Discovery", "Progress", "ScoreRun", "Session", "discover", "rescore", "score"]
