@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from qscore_fast.cli.terminal import say
@@ -50,6 +52,10 @@ class HelperProcesses:
 
     def start(self) -> None:
         """Start them, once."""
+        with _sigterm_later():  # a process that is started and not yet listed would be forgotten
+            self._start()
+
+    def _start(self) -> None:
         for number in range(1, self._num_helpers + 1):
             self._running.append(
                 subprocess.Popen(
@@ -110,3 +116,20 @@ class HelperProcesses:
             names = visible.split(",") if visible else [str(i) for i in range(self._num_gpus)]
             gpu = {"CUDA_VISIBLE_DEVICES": names[number % len(names)]}
         return {**gpu, "OMP_NUM_THREADS": str(self._threads)}
+
+
+@contextmanager
+def _sigterm_later() -> Iterator[None]:
+    """SIGTERM takes effect at the end of the block."""
+    came: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
