@@ -226,7 +226,7 @@ def test_members_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "shards/more").mkdir()
     (tmp_path / "shards/more/000.tgz").write_bytes(gzip.compress(tar_bytes(files[3:])))
     write_tar(tmp_path / "shards/001.tar", ("back\\slash.jpg", b"back"), ("caf\udce9.jpg", b"caf"))
-    (tmp_path / "shards/002.tar.gz").write_bytes(gzip.compress(tar_bytes([("k.jpg", b"k")])))
+    (tmp_path / "shards/002.tar.gz").write_bytes(gzip.compress(tar_bytes([("in.tar/k.jpg", b"k")])))
     expected = {content: content for _, content in files} | {
         content: content for content in (b"back", b"caf", b"k")
     }
