@@ -15,11 +15,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 Run = dict[str, Any]
 
 
-def write(run: Run, out: Path) -> Path:
-    """Write ``run`` below the folder ``out`` and return the file: DEVICE/kernels-DATE.json."""
+def write(run: Run, out: Path, kind: str = "kernels") -> Path:
+    """Write ``run`` below the folder ``out`` and return the file: DEVICE/KIND-DATE.json."""
     environment = run["environment"]
     stamp = re.sub(r"[:+].*", "", environment["date"].replace(":", "-", 2))
-    path = out / _slug(environment["device"]) / f"kernels-{stamp}.json"
+    path = out / _slug(environment["device"]) / f"{kind}-{stamp}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(run, indent=1) + "\n")
     return path

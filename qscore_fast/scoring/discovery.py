@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from qscore_fast.features import (
     discriminative_features,
 )
 from qscore_fast.scoring.part import Part
+from qscore_fast.scoring.store import Store
 
 EMPTY_LIMIT = 0.01
 DEFAULT_EPS = 4.0
@@ -28,7 +29,8 @@ class Discovery:
     Attributes:
         features: D at the eps in use.
         empty: share of the samples without an active feature of D, for each eps that was looked at:
-            the one in use and a 0.1 grid from the run's activation_eps to 4.
+            the one in use and a 0.1 grid from the run's activation_eps to 4; the grid is left out where
+            nobody asked for it and the one in use leaves few empty.
         suggested_eps: the largest eps of the grid at which at most 1 % of the samples are empty;
             None if there is none.
         auto: whether eps was left to be chosen.
@@ -80,33 +82,72 @@ class Discovery:
         return notes
 
 
-class ThresholdCensus:
-    """Activation counts for many eps at once. ``thresholds`` must ascend."""
+@dataclass(frozen=True)
+class Levels:
+    """How many of the ascending ``thresholds`` lie strictly below a z, for many z at once.
 
-    def __init__(self, thresholds: np.ndarray, num_features: int) -> None:
-        self.thresholds = thresholds
-        self.num_samples = 0
-        # Row k: entries with exactly k of the thresholds below their z.
-        self._histogram = np.zeros((len(thresholds) + 1, num_features), np.int64)
+    The thresholds are looked up by the cell of a fine grid that z is in; what the cell leaves open is settled
+    by comparison, so that the answer is that of a binary search.
+    """
 
-    def update(self, part: Part) -> None:
-        """Count a part's entries."""
-        levels = levels_of(part, self.thresholds)
-        num_features = self._histogram.shape[1]
-        cells = levels.astype(np.int64) * num_features + part.feature
-        self._histogram += np.bincount(cells, minlength=self._histogram.size).reshape(
-            self._histogram.shape
+    thresholds: np.ndarray
+
+    CELLS_PER_UNIT = 16
+
+    def of(self, z: np.ndarray) -> np.ndarray:
+        """(n,) uint8, for z (n,) float64, 0 or above."""
+        cells = np.minimum(z * self.CELLS_PER_UNIT, len(self._at_least) - 1).astype(np.uint16)
+        levels = self._at_least[cells]
+        for _ in range(self._most_in_a_cell):
+            levels += z > self._next[levels]
+        return levels
+
+    @cached_property
+    def _at_least(self) -> np.ndarray:
+        """(cells,) uint8: for each cell how many thresholds lie below all of it."""
+        edges = np.arange(math.ceil(self.thresholds[-1] * self.CELLS_PER_UNIT) + 2)
+        return np.searchsorted(self.thresholds, edges / self.CELLS_PER_UNIT, side="left").astype(
+            np.uint8
         )
-        self.num_samples += len(part.ok)
 
-    def counts(self) -> np.ndarray:
-        """(thresholds, r) int64: how many samples have z > threshold, strictly, in each feature."""
-        return self._histogram[::-1].cumsum(axis=0)[-2::-1]
+    @cached_property
+    def _most_in_a_cell(self) -> int:
+        return int(np.diff(self._at_least.astype(np.int64), append=len(self.thresholds)).max())
+
+    @cached_property
+    def _next(self) -> np.ndarray:
+        """The lowest threshold that a level does not count; there is none for the last."""
+        return np.append(self.thresholds, np.inf)
 
 
-def levels_of(part: Part, thresholds: np.ndarray) -> np.ndarray:
-    """(nnz,): how many of the ascending thresholds lie strictly below each entry's z."""
-    return np.searchsorted(thresholds, part.z, side="left")
+ENTRIES = ("status", "std", "l2", "feature", "value")
+
+
+def activation_counts(
+    store: Store, thresholds: np.ndarray, num_features: int
+) -> tuple[np.ndarray, int]:
+    """(thresholds, r) int64: how many samples have z > threshold, strictly, in each feature; and the
+    number of samples.
+    """
+    levels = Levels(thresholds)
+    # Row k: entries with exactly k of the thresholds below their z.
+    histogram = np.zeros((len(thresholds) + 1, num_features), np.int64)
+    num_samples = 0
+
+    def count(part: Part) -> tuple[np.ndarray, int]:
+        if len(thresholds) == 1:  # the entries below it need no place
+            active = np.bincount(part.feature[part.z > thresholds[0]], minlength=num_features)
+            return np.stack([np.zeros_like(active), active]), part.num_ok
+        cells = levels.of(part.z).astype(np.int64)
+        cells *= num_features
+        cells += part.feature
+        found = np.bincount(cells, minlength=histogram.size)
+        return found.reshape(histogram.shape), part.num_ok
+
+    for found, rows in store.map_parts(count, ENTRIES):
+        histogram += found
+        num_samples += rows
+    return histogram[::-1].cumsum(axis=0)[-2::-1].copy(), num_samples
 
 
 def eps_grid(activation_eps: float) -> list[float]:
@@ -114,48 +155,42 @@ def eps_grid(activation_eps: float) -> list[float]:
     return [tenths / 10 for tenths in range(math.ceil(round(activation_eps * 10, 6)), 41)]
 
 
-def discover_in_parts(
-    parts: Callable[[], Iterable[Part]],
-    num_features: int,
-    activation_eps: float,
-    *,
-    eps: float | None,
-    lower: float,
-    upper: float,
-    fingerprint: str | None,
-    two_sided: bool = False,
-) -> Discovery:
-    """Census, D, and how many samples D leaves empty; two passes over the parts.
-
-    Args:
-        parts: gives a fresh iteration over the parts each time.
-        eps: at least ``activation_eps``; None takes the suggested one, or where there is none the
-            one with the fewest empty samples.
-        fingerprint: the encoder's, kept with the features.
-        two_sided: whether the parts hold entries below the mean as well, kept with the features.
+def features_at(
+    store: Store, thresholds: np.ndarray, lower: float, upper: float
+) -> list[DiscriminativeFeatures]:
+    """D at each of the ascending eps ``thresholds``, at least the run's activation_eps; one pass over the
+    parts.
     """
-    grid = eps_grid(activation_eps)
-    wanted = [*grid] if eps is None else [*grid, eps]
-    thresholds = np.unique(np.array(wanted, dtype=np.float64))
-    census = ThresholdCensus(thresholds, num_features)
-    for part in parts():
-        census.update(part)
-
-    candidates = [
+    encoder, two_sided = store.record.asked["encoder"], store.record.asked["two_sided"]
+    counts, num_samples = activation_counts(store, thresholds, encoder["num_features"])
+    return [
         replace(
             discriminative_features(
                 FeatureCensus.from_counts(
-                    torch.from_numpy(counts), census.num_samples, threshold, two_sided=two_sided
+                    torch.from_numpy(row), num_samples, threshold, two_sided=two_sided
                 ),
                 lower,
                 upper,
             ),
-            fingerprint=fingerprint,
+            fingerprint=encoder["fingerprint"],
         )
-        for threshold, counts in zip(thresholds.tolist(), census.counts().copy(), strict=True)
+        for threshold, row in zip(thresholds.tolist(), counts, strict=True)
     ]
+
+
+def discover_on_grid(store: Store, *, eps: float | None, lower: float, upper: float) -> Discovery:
+    """D, and how many samples it would leave empty at every eps of the grid; two passes over the parts.
+
+    Args:
+        eps: at least the run's activation_eps; None takes the suggested one, or where there is none the
+            one with the fewest empty samples.
+    """
+    grid = eps_grid(store.record.asked["activation_eps"])
+    wanted = [*grid] if eps is None else [*grid, eps]
+    thresholds = np.unique(np.array(wanted, dtype=np.float64))
+    candidates = features_at(store, thresholds, lower, upper)
     masks = np.stack([candidate.mask.numpy() for candidate in candidates])
-    shares = empty_shares(parts(), thresholds, masks).tolist()
+    shares = empty_shares(store, thresholds, masks).tolist()
     empty = dict(zip(thresholds.tolist(), shares, strict=True))
 
     good = [value for value in grid if empty[value] <= EMPTY_LIMIT]
@@ -167,18 +202,27 @@ def discover_in_parts(
     return Discovery(features, empty, suggested, auto)
 
 
-def empty_shares(parts: Iterable[Part], thresholds: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def empty_shares(store: Store, thresholds: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """(thresholds,) float64: share of the samples without an entry of z > threshold in its mask.
 
     Args:
-        masks: (thresholds, r) bool, D at each threshold.
+        masks: (thresholds, r) bool, D at each threshold; at most 64 of them.
     """
-    num_empty = np.zeros(len(thresholds), np.int64)
+    levels = Levels(thresholds)
+    # Bit k of a word stands for threshold k: whether the feature is in D there, whether it is below z.
+    bits = np.uint64(1) << np.arange(len(thresholds), dtype=np.uint64)
+    in_mask = (masks * bits[:, None]).sum(axis=0, dtype=np.uint64)
+    below = np.append(np.uint64(0), np.cumsum(bits))
+
+    def count(part: Part) -> tuple[np.ndarray, int]:
+        words = in_mask[part.feature]
+        words &= below[levels.of(part.z)]
+        words = part.per_row(np.bitwise_or, words, np.uint64)
+        return np.array([np.count_nonzero(words & bit) for bit in bits]), part.num_ok
+
+    num_filled = np.zeros(len(thresholds), np.int64)
     num_samples = 0
-    for part in parts:
-        num_samples += len(part.ok)
-        active = masks[:, part.feature]
-        active &= levels_of(part, thresholds) > np.arange(len(thresholds))[:, None]
-        for index, entries in enumerate(active):
-            num_empty[index] += len(part.ok) - len(np.unique(part.row[entries]))
-    return num_empty / max(num_samples, 1)
+    for filled, rows in store.map_parts(count, ENTRIES):
+        num_filled += filled
+        num_samples += rows
+    return (num_samples - num_filled) / max(num_samples, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,16 @@ import numpy as np
 
 from qscore_fast.errors import QScoreError, SettingsError, StoreError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.scoring.discovery import DEFAULT_EPS, Discovery, discover_in_parts
+from qscore_fast.scoring.discovery import (
+    DEFAULT_EPS,
+    EMPTY_LIMIT,
+    Discovery,
+    discover_on_grid,
+    features_at,
+)
 from qscore_fast.scoring.scores_table import (
     ScoresHeader,
+    Totals,
     features_hash,
     write_errors,
     write_scores,
@@ -56,70 +64,69 @@ def finalise(
             f"none of the {store.num_images()} images could be scored: "
             f"{store.path / 'errors.parquet'} says why"
         )
-    notes: list[str] = []
-    if features is None:
+    if features is not None:
+        return write_results(store, features, request)
+    if eps == "auto":
         discovery = discover_in_store(store, eps=eps, lower=lower, upper=upper)
-        features, notes = discovery.features, discovery.notes()
-    return write_results(store, features, request, notes)
+        return write_results(store, discovery.features, request, lambda _: discovery.notes())
+    value = DEFAULT_EPS if eps is None else float(eps)
+    (features,) = features_at(store, np.array([value]), lower, upper)
+    found = Discovery(features, {}, None)
+
+    def notes_on(empty_fraction: float) -> list[str]:
+        if empty_fraction <= EMPTY_LIMIT:
+            return replace(found, empty={value: empty_fraction}).notes()
+        # Only now is it worth another look at the parts which eps would be better.
+        return discover_on_grid(store, eps=value, lower=lower, upper=upper).notes()
+
+    return write_results(store, features, request, notes_on)
 
 
 def discover_in_store(store: Store, *, eps: Eps, lower: float, upper: float) -> Discovery:
     """Census and D from a complete store, at any eps that its parts can answer."""
-    asked = store.record.asked
-    check_eps(eps, asked["activation_eps"])
-    return discover_in_parts(
-        store.parts,
-        asked["encoder"]["num_features"],
-        asked["activation_eps"],
-        eps=DEFAULT_EPS if eps is None else None if eps == "auto" else float(eps),
-        lower=lower,
-        upper=upper,
-        fingerprint=asked["encoder"]["fingerprint"],
-        two_sided=asked["two_sided"],
-    )
+    check_eps(eps, store.record.asked["activation_eps"])
+    value = DEFAULT_EPS if eps is None else None if eps == "auto" else float(eps)
+    return discover_on_grid(store, eps=value, lower=lower, upper=upper)
 
 
-def share_below_zero(store: Store) -> float:
-    """How much of the representations' absolute sum over all samples is of features below 0, 0 to 1."""
-    num_features = store.record.asked["encoder"]["num_features"]
-    total = absolute = 0.0
-    for part in store.parts(["mean", "l1", "status"]):
-        total += part.stat("mean").sum(dtype=np.float64) * num_features
-        absolute += part.stat("l1").sum(dtype=np.float64)
-    return (absolute - total) / (2 * absolute) if absolute else 0.0
-
-
-def signed_notes(store: Store) -> list[str]:
+def signed_notes(two_sided: bool, share_below_zero: float) -> list[str]:
     """What a user should know who scores features with signs on one side, one sentence."""
-    if store.record.asked["two_sided"]:
-        return []
-    share = share_below_zero(store)
     # Far above what rounding leaves of features that end in a ReLU.
-    if share <= 0.5e-3:
+    if two_sided or share_below_zero <= 0.5e-3:
         return []
+    share = f"{100 * share_below_zero:.3g} %"
     return [
-        f"the encoder's features have signs ({100 * share:.3g} % of their absolute sum is below zero), and "
+        f"the encoder's features have signs ({share} of their absolute sum is below zero), and "
         "only those far above the mean were counted: two_sided (--two-sided) counts both sides, an "
         "extension beyond the paper"
     ]
 
 
 def write_results(
-    store: Store, features: DiscriminativeFeatures, request: dict[str, Any], notes: list[str]
+    store: Store,
+    features: DiscriminativeFeatures,
+    request: dict[str, Any],
+    notes_on: Callable[[float], list[str]] = lambda _: [],
 ) -> list[str]:
-    """features.npz, then scores.parquet, which names the features that it was made with; all notes."""
-    notes = [*notes, *signed_notes(store)]
+    """features.npz, then scores.parquet, which names the features that it was made with; all notes.
+
+    Args:
+        notes_on: the notes on D, given the share of the images that it leaves without an active feature.
+    """
     write_features(features, store.path / "features.npz")
-    header = ScoresHeader(
-        run=store.record.key,
-        request=request,
-        eps=features.eps,
-        features_hash=features_hash(features),
-        encoder_fingerprint=store.record.asked["encoder"]["fingerprint"],
-        notes=notes,
-    )
-    write_scores(store, features, header)
-    return notes
+
+    def header_of(totals: Totals) -> ScoresHeader:
+        signed = signed_notes(store.record.asked["two_sided"], totals.share_below_zero)
+        return ScoresHeader(
+            run=store.record.key,
+            request=request,
+            eps=features.eps,
+            features_hash=features_hash(features),
+            encoder_fingerprint=store.record.asked["encoder"]["fingerprint"],
+            notes=[*notes_on(totals.empty_fraction), *signed],
+        )
+
+    return write_scores(store, features, header_of).notes
 
 
 def write_features(features: DiscriminativeFeatures, path: Path) -> None:

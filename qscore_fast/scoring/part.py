@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -105,7 +107,7 @@ class Part:
     activation_eps: float
 
     @classmethod
-    def read(cls, path: Path, activation_eps: float, columns: list[str] | None = None) -> Part:
+    def read(cls, path: Path, activation_eps: float, columns: Sequence[str] | None = None) -> Part:
         """Read and verify a part, or some of its columns, status among them.
 
         Raises:
@@ -114,7 +116,8 @@ class Part:
         try:
             # Not read_table: that reads through a dataset, which knows no checksums.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                return cls(file.read(columns), activation_eps)
+                # Parts are read side by side; threads for the columns as well would be in the way.
+                return cls(file.read(columns and list(columns), use_threads=False), activation_eps)
         except (OSError, pa.ArrowException) as error:
             reason = str(error).split("\n")[0]
             raise StoreError(
@@ -123,29 +126,40 @@ class Part:
             ) from error
 
     @cached_property
-    def ok(self) -> pa.Table:
-        """The rows of images that were scored."""
-        return self.table.filter(pc.equal(self.table["status"], OK))
+    def _is_ok(self) -> pa.ChunkedArray:
+        return pc.equal(self.table["status"], OK)
+
+    @cached_property
+    def num_ok(self) -> int:
+        """How many images were scored."""
+        return pc.sum(self._is_ok).as_py() or 0
+
+    def column(self, name: str) -> pa.Array:
+        """One of sample_id, label, mean, std, l1, l2 of the OK rows."""
+        column = self.table[name]
+        if self.num_ok < len(self.table):
+            column = column.filter(self._is_ok)
+        return column.combine_chunks()
 
     def stat(self, name: str) -> np.ndarray:
         """One of mean, std, l1, l2 of the OK rows, float32."""
-        return self.ok[name].combine_chunks().to_numpy(zero_copy_only=False)
+        return self.column(name).to_numpy(zero_copy_only=False)
 
     @cached_property
-    def row(self) -> np.ndarray:
-        """(nnz,) int64: the OK row that each entry belongs to."""
-        lengths = pc.list_value_length(self.ok["feature"]).to_numpy()
-        return np.repeat(np.arange(len(self.ok)), lengths)
+    def lengths(self) -> np.ndarray:
+        """(OK rows,) int32: how many entries each has."""
+        # The other rows' lists are null.
+        return pc.list_value_length(self.table["feature"]).drop_null().to_numpy()
 
     @cached_property
     def feature(self) -> np.ndarray:
-        """(nnz,): the entries' features."""
-        return pc.list_flatten(self.ok["feature"]).to_numpy()
+        """(nnz,) unsigned: the entries' features, ascending in each row."""
+        return pc.list_flatten(self.table["feature"]).to_numpy()
 
     @cached_property
     def value(self) -> np.ndarray:
         """(nnz,) float32: the entries' (h_ij - mu_i) / ||h_i||; below 0 in a two-sided run alone."""
-        return pc.list_flatten(self.ok["value"]).to_numpy()
+        return pc.list_flatten(self.table["value"]).to_numpy()
 
     @cached_property
     def distance(self) -> np.ndarray:
@@ -157,9 +171,19 @@ class Part:
         """(nnz,) float64: the entries' |h_ij - mu_i| / sigma_i, all above ``activation_eps``."""
         l2, std = (self.stat(name).astype(np.float64) for name in ("l2", "std"))
         scale = np.divide(l2, std, out=np.zeros_like(l2), where=std > 0)  # else: no entries
-        z = self.distance * scale[self.row]
+        z = np.repeat(scale, self.lengths)
+        z *= self.distance
         # Stored means active at activation_eps, whatever the rounding of value says.
-        return np.maximum(z, np.nextafter(self.activation_eps, np.inf))
+        return np.maximum(z, np.nextafter(self.activation_eps, np.inf), out=z)
+
+    def per_row(self, combine: np.ufunc, entries: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+        """(OK rows,): each row's entries combined, 0 for a row without entries."""
+        result = np.zeros(self.num_ok, dtype)
+        filled = self.lengths > 0
+        if len(entries):
+            starts = np.cumsum(self.lengths) - self.lengths
+            result[filled] = combine.reduceat(entries, starts[filled], dtype=dtype)
+        return result
 
 
 def part_footer(path: Path) -> tuple[int, dict[bytes, bytes]]:

@@ -50,5 +50,5 @@ def discover(
             write_features(discovery.features, Path(out))
         else:
             request = request_of(None, eps, lower, upper)
-            write_results(store, discovery.features, request, discovery.notes())
+            write_results(store, discovery.features, request, lambda _: discovery.notes())
     return discovery

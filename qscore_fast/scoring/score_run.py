@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from qscore_fast.errors import StoreError
+from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.scoring.scores_table import ScoresHeader, read_result
+from qscore_fast.scoring.scores_table import ScoresHeader, lowest_scores, read_result
 from qscore_fast.scoring.session import Session
 from qscore_fast.scoring.store import Store
 
@@ -87,6 +87,14 @@ class ScoreRun:
         """
         return read_result(self.path / "scores.parquet")
 
+    def lowest(self, n: int) -> pa.Table:
+        """The ``n`` images of the lowest scores, ascending, equal ones in the order of the source; the
+        columns of :meth:`scores`. Reads no more than it needs.
+        """
+        if n < 0:
+            raise SettingsError(f"n must be 0 or more, got {n}")
+        return lowest_scores(self.path / "scores.parquet", n)
+
     def errors(self) -> pa.Table:
         """One row for each image without a score: sample_id, stage, error."""
         return read_result(self.path / "errors.parquet")
@@ -134,7 +142,7 @@ class ScoreRun:
             "empty_fraction": float(np.mean(scores["num_active"].to_numpy() == 0)),
             "q_score": {
                 "mean": float(q.mean()),
-                **{name: float(np.quantile(q, level)) for name, level in QUANTILES.items()},
+                **dict(zip(QUANTILES, np.quantile(q, [*QUANTILES.values()]).tolist(), strict=True)),
             },
             "notes": self._header.notes,
             "session": self.session and self.session.to_json(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from qscore_fast.scoring.atomic import replacing
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.record import library_versions
 from qscore_fast.scoring.store import Store
+
+ROWS_A_GROUP = 65_536
 
 SCORES = pa.schema(
     [
@@ -51,22 +55,54 @@ def scores_of_part(part: Part, mask: np.ndarray, eps: float) -> pa.Table:
         mask: D, bool (r,).
         eps: at least the part's activation_eps.
     """
-    num_rows = len(part.ok)
     highly_active = part.z > eps
-    active = highly_active & mask[part.feature]
-    num_active = np.bincount(part.row[active], minlength=num_rows)
-    total = np.bincount(part.row[active], part.distance[active], minlength=num_rows)
+    active = mask[part.feature]
+    active &= highly_active
+    num_active = part.per_row(np.add, active, np.int32)
+    total = part.per_row(np.add, part.distance * active, np.float64)
     return pa.Table.from_arrays(
         [
-            part.ok["sample_id"].combine_chunks(),
-            part.ok["label"].combine_chunks(),
+            part.column("sample_id"),
+            part.column("label"),
             pa.array((total / np.maximum(num_active, 1)).astype(np.float32)),
-            pa.array(num_active.astype(np.int32)),
-            pa.array(np.bincount(part.row[highly_active], minlength=num_rows).astype(np.int32)),
-            *(part.ok[name].combine_chunks() for name in STATS),
+            pa.array(num_active),
+            pa.array(part.per_row(np.add, highly_active, np.int32)),
+            *(part.column(name) for name in STATS),
         ],
         schema=SCORES,
     )
+
+
+@dataclass
+class Totals:
+    """What a run's scores come to.
+
+    Attributes:
+        num_scored: images with a score. num_empty: those without an active feature of D.
+        total, absolute: the sum of the representations' entries, and of their absolute values.
+    """
+
+    num_scored: int = 0
+    num_empty: int = 0
+    total: float = 0.0
+    absolute: float = 0.0
+
+    def add(self, scores: pa.Table, num_features: int) -> None:
+        """Count some more images."""
+        self.num_scored += len(scores)
+        self.num_empty += int(np.count_nonzero(scores["num_active"].to_numpy() == 0))
+        self.total += scores["mean"].to_numpy().sum(dtype=np.float64) * num_features
+        self.absolute += scores["l1"].to_numpy().sum(dtype=np.float64)
+
+    @property
+    def empty_fraction(self) -> float:
+        """Share of the images without an active feature of D, 0 to 1."""
+        return self.num_empty / max(self.num_scored, 1)
+
+    @property
+    def share_below_zero(self) -> float:
+        """How much of the absolute sum is of features below 0, 0 to 1."""
+        return (self.absolute - self.total) / (2 * self.absolute) if self.absolute else 0.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +130,7 @@ class ScoresHeader:
     def read(cls, path: Path) -> ScoresHeader | None:
         """The header of a scores.parquet; None if it is missing, damaged or of another kind."""
         try:
-            found = pq.read_schema(path).metadata or {}
+            found = pq.read_metadata(path).metadata or {}
             return cls(**{f.name: json.loads(found[_header_key(f.name)]) for f in fields(cls)})
         except (OSError, pa.ArrowException, KeyError, ValueError):
             return None
@@ -108,19 +144,43 @@ def _header_key(name: str) -> bytes:
     return f"qscore_fast.{name}".encode()
 
 
-def write_scores(store: Store, features: DiscriminativeFeatures, header: ScoresHeader) -> None:
-    """Write scores.parquet, one part in memory at a time."""
+def write_scores(
+    store: Store, features: DiscriminativeFeatures, header_of: Callable[[Totals], ScoresHeader]
+) -> ScoresHeader:
+    """Write scores.parquet, a row group in memory at a time, with the header that its totals lead to."""
     mask = features.mask.cpu().numpy()
-    schema = SCORES.with_metadata(header.metadata())
+    totals = Totals()
     with (
         replacing(store.path / "scores.parquet") as temporary,
         pq.ParquetWriter(
-            temporary, schema, use_dictionary=["label"], write_page_checksum=True
+            temporary,
+            SCORES,
+            use_dictionary=["label"],
+            write_page_checksum=True,
+            store_schema=False,  # Arrow would take the header for no part of the schema that it keeps
         ) as writer,
     ):
-        for part in store.parts():
-            table = scores_of_part(part, mask, features.eps)
-            writer.write_table(table.replace_schema_metadata(schema.metadata))
+        tables = store.map_parts(lambda part: scores_of_part(part, mask, features.eps))
+        for table in _in_groups(tables):
+            totals.add(table, len(mask))
+            writer.write_table(table, row_group_size=len(table))
+        header = header_of(totals)
+        writer.add_key_value_metadata(header.metadata())
+    return header
+
+
+def _in_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Whole tables together, ``ROWS_A_GROUP`` rows or a little more at a time."""
+    waiting: list[pa.Table] = []
+    num_rows = 0
+    for table in tables:
+        waiting.append(table)
+        num_rows += len(table)
+        if num_rows >= ROWS_A_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting, num_rows = [], 0
+    if num_rows:
+        yield pa.concat_tables(waiting)
 
 
 def write_errors(store: Store) -> None:
@@ -140,11 +200,45 @@ def read_result(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         StoreError: it is missing or damaged.
     """
+    with _reading(path) as file:
+        return file.read(columns)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns)
+            yield file
     except (OSError, pa.ArrowException) as error:
         reason = str(error).split("\n")[0]
         raise StoreError(
             f"{path} is missing or damaged ({reason}): run the same qscore score again"
         ) from error
+
+
+def lowest_scores(path: Path, n: int) -> pa.Table:
+    """The ``n`` rows of a scores.parquet with the lowest scores, ascending, ties in the file's order.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    q = read_result(path, ["q_score"])["q_score"].to_numpy()
+    n = min(n, len(q))
+    if n == 0:
+        return SCORES.empty_table()
+    limit = np.partition(q, n - 1)[n - 1]
+    candidates = np.flatnonzero(q < limit)
+    candidates = np.append(candidates, np.flatnonzero(q == limit)[: n - len(candidates)])
+    rows = candidates[np.lexsort((candidates, q[candidates]))]
+    with _reading(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        group_of = np.searchsorted(ends, rows, side="right")
+        found = [
+            file.read_row_group(group).take(rows[group_of == group] - (ends[group] - sizes[group]))
+            for group in np.unique(group_of).tolist()
+        ]
+    by_group = np.argsort(group_of, kind="stable")
+    place = np.empty(n, np.int64)
+    place[by_group] = np.arange(n)
+    return pa.concat_tables(found).replace_schema_metadata(None).take(place)

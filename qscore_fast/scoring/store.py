@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,9 +17,12 @@ from qscore_fast.errors import StoreError
 from qscore_fast.scoring.atomic import remove_leftovers, replacing, write_text
 from qscore_fast.scoring.locks import RESULTS, SETUP, WRITERS, FolderLocks, busy, locked
 from qscore_fast.scoring.part import KEY, OK, Part, PartRows, part_footer, part_schema, write_table
+from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.record import RunRecord, differences
 
 __all__ = ["Store", "locked"]
+
+T = TypeVar("T")
 
 RESULT_FILES = ("features.npz", "scores.parquet", "errors.parquet")
 
@@ -151,10 +156,31 @@ class Store:
         with replacing(self.part_path(index)) as temporary:
             write_table(rows.table(schema), temporary, {KEY: self.record.key.encode()})
 
-    def parts(self, columns: list[str] | None = None) -> Iterator[Part]:
-        """Every part in order, one in memory at a time; with ``columns`` these alone, status among them."""
-        for index in range(self.record.num_units):
-            yield Part.read(self.part_path(index), self.record.asked["activation_eps"], columns)
+    def map_parts(
+        self, function: Callable[[Part], T], columns: Sequence[str] | None = None
+    ) -> Iterator[T]:
+        """``function`` of every part, in order; a part for each core is read and worked on at a time.
+
+        Args:
+            columns: read these alone, status among them.
+        """
+
+        def result_of(index: int) -> T:
+            path, eps = self.part_path(index), self.record.asked["activation_eps"]
+            return function(Part.read(path, eps, columns))
+
+        threads = default_workers()
+        waiting: deque[Future[T]] = deque()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="qscore-parts")
+        try:
+            for index in range(self.record.num_units):
+                waiting.append(pool.submit(result_of, index))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def part_notes(self) -> Iterator[dict[str, Any]]:
         """Counts, timings and errors of every part in order."""
