@@ -145,7 +145,7 @@ def _lowest_with_duckdb(folder: Path, n: int) -> None:
     import duckdb
 
     query = "select * from read_parquet(?) order by q_score limit ?"
-    duckdb.execute(query, [str(folder / "scores.parquet"), n]).fetch_arrow_table()
+    duckdb.execute(query, [str(folder / "scores.parquet"), n]).fetchall()
 
 
 def run(rows: int, features: int, unit_size: int, folder: Path) -> dict[str, Any]:

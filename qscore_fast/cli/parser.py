@@ -102,9 +102,10 @@ written to OUT:
     )
     add(
         "--embeddings",
-        type=Literal["none", "npy"],
+        type=Literal["none", "npy", "parquet"],
         default="none",
-        help="npy: keep the representations, float16, beside the parts",
+        help="keep the representations, float16: npy beside the parts, parquet with their sample ids in "
+        "OUT/embeddings",
     )
     add(
         "--decoder",

@@ -40,7 +40,7 @@ def score(
     unit_size: int = 1024,
     activation_eps: float = 2.0,
     two_sided: bool | None = None,
-    embeddings: Literal["none", "npy"] = "none",
+    embeddings: Literal["none", "npy", "parquet"] = "none",
     decoder: DecoderName = "auto",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     device: torch.device | str | None = None,
@@ -78,7 +78,8 @@ def score(
         two_sided: whether activations below mean - eps * std count as well, for encoders whose features
             have signs: an extension beyond the paper, see ``q_score``. None takes that of ``features``,
             otherwise False.
-        embeddings: "npy" keeps the representations as float16 beside the parts.
+        embeddings: "npy" keeps the representations as float16 beside the parts, "parquet" in the folder
+            ``embeddings``, with their sample ids.
         decoder: "pillow", "torchcodec", or "auto", see ``choose_decoder``; part of the run's record.
         max_pixels: images of more pixels are recorded as errors from their header alone.
         device: for the encoder and the kernels; see ``load_encoder``.
@@ -102,8 +103,8 @@ def score(
     _check_numbers(
         batch_size=batch_size, workers=workers, unit_size=unit_size, max_pixels=max_pixels
     )
-    if embeddings not in ("none", "npy"):
-        raise SettingsError(f'embeddings must be "none" or "npy", got {embeddings!r}')
+    if embeddings not in ("none", "npy", "parquet"):
+        raise SettingsError(f'embeddings must be "none", "npy" or "parquet", got {embeddings!r}')
     if not (math.isfinite(activation_eps) and activation_eps >= 0):
         raise SettingsError(f"activation_eps must be 0 or more, got {activation_eps}")
     check_percentiles(lower, upper)
@@ -152,7 +153,7 @@ def score(
     )
     with Store.writing(out, record, overwrite) as store:
         unit_encoder = UnitEncoder(
-            source, encoder, batch_size, float(activation_eps), two_sided, embeddings == "npy"
+            source, encoder, batch_size, float(activation_eps), two_sided, embeddings != "none"
         )
         mine = range(store.record.num_units) if shard is None else _units_of(store, *shard)
         session = encode_missing(

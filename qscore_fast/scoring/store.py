@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,11 @@ import numpy as np
 
 from qscore_fast.errors import StoreError
 from qscore_fast.scoring.atomic import remove_leftovers, replacing, write_text
+from qscore_fast.scoring.embeddings_file import (
+    num_embeddings,
+    read_embeddings,
+    write_embeddings,
+)
 from qscore_fast.scoring.locks import RESULTS, SETUP, WRITERS, FolderLocks, busy, locked
 from qscore_fast.scoring.part import KEY, OK, Part, PartRows, part_footer, part_schema, write_table
 from qscore_fast.scoring.prefetch import default_workers
@@ -24,6 +29,7 @@ __all__ = ["Store", "locked"]
 
 T = TypeVar("T")
 
+PART_FOLDERS = ("parts", "embeddings")
 RESULT_FILES = ("features.npz", "scores.parquet", "errors.parquet")
 
 
@@ -59,6 +65,8 @@ class Store:
         folder = Path(path)
         try:
             (folder / "parts").mkdir(parents=True, exist_ok=True)
+            if record.asked["embeddings"] == "parquet":
+                (folder / "embeddings").mkdir(exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
         locks = FolderLocks(folder)
@@ -69,13 +77,13 @@ class Store:
                     raise busy(folder)
                 if alone:
                     remove_leftovers(folder)
-                    remove_leftovers(folder / "parts")
+                    _remove_leftovers_of_parts(folder)
                 _start_or_join(folder, record, overwrite)
                 locks.acquire(WRITERS, shared=True)
             yield cls(folder, locks)
             with locks.holding(SETUP):
                 if locks.acquire(WRITERS):  # the last to leave clears what killed processes left
-                    remove_leftovers(folder / "parts")
+                    _remove_leftovers_of_parts(folder)
         finally:
             locks.close()
 
@@ -104,6 +112,12 @@ class Store:
     def part_path(self, index: int, suffix: str = ".parquet") -> Path:
         """The file of a unit."""
         return self.path / "parts" / f"part-{index:06d}{suffix}"
+
+    def embeddings_path(self, index: int) -> Path:
+        """The file of a unit's embeddings; Parquet has a folder to itself, to be read as one table."""
+        if self.record.asked["embeddings"] == "parquet":
+            return self.path / "embeddings" / f"part-{index:06d}.parquet"
+        return self.part_path(index, ".npy")
 
     def missing_units(self) -> list[int]:
         """The units without a whole part, ascending."""
@@ -139,11 +153,13 @@ class Store:
             timings: what the part's JSON says of the speed.
         """
         if rows.embeddings is not None:
-            with (
-                replacing(self.part_path(index, ".npy")) as temporary,
-                temporary.open("wb") as file,
-            ):
-                np.save(file, rows.embeddings, allow_pickle=False)
+            scored = [i for i, s in zip(rows.sample_ids, rows.status, strict=True) if s == OK]
+            write_embeddings(
+                rows.embeddings,
+                scored,
+                self.embeddings_path(index),
+                self.record.asked["embeddings"],
+            )
         notes = {
             "unit": index,
             "num_images": len(rows.status),
@@ -194,7 +210,7 @@ class Store:
             yield notes
 
     def embeddings(self) -> Iterator[np.ndarray]:
-        """The embeddings of every part, (scored images, r) float16, mapped, not read.
+        """The embeddings of every part, (scored images, r) float16, mapped where they are ``.npy``.
 
         Raises:
             StoreError: the run was made without embeddings, or a file is missing or damaged.
@@ -205,11 +221,7 @@ class Store:
                 "(--embeddings npy)"
             )
         for index in range(self.record.num_units):
-            path = self.part_path(index, ".npy")
-            try:
-                yield np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise StoreError(f"{path} is missing or damaged: {error}") from error
+            yield read_embeddings(self.embeddings_path(index), self.record.asked["embeddings"])
 
     def _notes(self, index: int) -> dict[str, Any] | None:
         try:
@@ -233,13 +245,16 @@ class Store:
             return False
         if metadata.get(KEY) != self.record.key.encode():
             return False
-        if self.record.asked["embeddings"] == "none":
-            return True
-        try:
-            rows = np.load(self.part_path(index, ".npy"), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
-            return False
-        return len(rows) == notes["num_scored"]
+        kept = self.record.asked["embeddings"]
+        return (
+            kept == "none"
+            or num_embeddings(self.embeddings_path(index), kept) == notes["num_scored"]
+        )
+
+
+def _remove_leftovers_of_parts(folder: Path) -> None:
+    for name in PART_FOLDERS:
+        remove_leftovers(folder / name)
 
 
 def _start_or_join(folder: Path, record: RunRecord, overwrite: bool) -> None:
@@ -267,6 +282,9 @@ def _check_same(folder: Path, record: RunRecord) -> None:
 
 def _clear(folder: Path) -> None:
     """Delete what a run writes, and nothing else; run.json last, so that a kill leaves a run."""
-    for path in [*(folder / "parts").glob("part-*"), *(folder / name for name in RESULT_FILES)]:
+    parts = (path for name in PART_FOLDERS for path in (folder / name).glob("part-*"))
+    for path in [*parts, *(folder / name for name in RESULT_FILES)]:
         path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it holds what is not ours
+        (folder / "embeddings").rmdir()
     (folder / "run.json").unlink(missing_ok=True)
