@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import re
 import shutil
 import tempfile
 import time
@@ -28,6 +26,7 @@ from qscore_fast.scoring.record import RunRecord
 from qscore_fast.scoring.store import Store
 
 from .environment import describe
+from .fresh_process import measured
 from .results import RESULTS, write
 
 IMAGENET = 1_281_167
@@ -92,30 +91,6 @@ def make_store(folder: Path, rows: int, features: int, unit_size: int) -> int:
     return total
 
 
-def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, float]:
-    """Seconds and peak resident memory (bytes) of a call in a new process."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, function, arguments))
-    process.start()
-    sender.close()
-    try:
-        found = receiver.recv()
-    except EOFError:
-        raise QScoreError(f"{function.__name__} ended without a result") from None
-    finally:
-        process.join()
-    return found
-
-
-def _measure(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    start = time.perf_counter()
-    function(*arguments)
-    seconds = time.perf_counter() - start
-    match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    sender.send({"seconds": seconds, "peak_bytes": int(match[1]) * 1024 if match else None})
-
-
 def _list(folder: Path) -> None:
     if missing := Store(folder).missing_units():
         raise QScoreError(f"{len(missing)} parts of {folder} are missing")
@@ -165,7 +140,7 @@ def run(rows: int, features: int, unit_size: int, folder: Path) -> dict[str, Any
     ]
     results = {}
     for name, function, arguments in steps:
-        results[name] = measured(function, *arguments)
+        results[name] = {k: v for k, v in measured(function, *arguments).items() if k != "result"}
         if function is _rescore_other:
             shutil.copy(folder / "features.npz", folder.parent / "features.npz")
         print(

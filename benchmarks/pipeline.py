@@ -1,0 +1,271 @@
+"""``python -m benchmarks.pipeline``: the whole of ``score`` against its own stages, a plain script, and timm.
+
+Real JPEG files of ImageNet's usual size, cut from scikit-learn's photographs. Every measurement has a process
+of its own; the contenders take turns, and the median over the rounds counts. ``of the slower stage`` is the
+pipeline's rate over min(decoding alone, encoding alone); where both need the same cores no pipeline can reach
+1, and ``of the shared cores`` is the rate over 1 / (1/decoding + 1/encoding), which counts the cores once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+import qscore_fast as qf
+from qscore_fast.encoders import Encoder
+from qscore_fast.features import DiscriminativeFeatures
+from qscore_fast.functional import sparse_activations
+from qscore_fast.images import Preprocess, choose_decoder, open_source
+from qscore_fast.scoring.prefetch import decoded_ahead, default_workers
+
+from . import plain_script
+from .environment import describe
+from .fresh_process import measured
+from .results import RESULTS, write
+
+EPS = 2.0
+TOLERANCE = 1e-4
+
+
+class Tiny(nn.Module):
+    """Costs next to nothing: what an image is decoded to, seen through 48 windows."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(images.relu(), 4).flatten(1)
+
+
+def encoder_of(kind: str) -> Encoder:
+    """``resnet50`` under the ImageNet recipe; the same for images that are small already; ``tiny``."""
+    if kind == "tiny":
+        return qf.load_encoder(Tiny(), device="cpu")
+    return qf.load_encoder(plain_script.resnet50(), device="cpu", preprocess=Preprocess())
+
+
+def save_images(folder: Path, count: int, size: tuple[int, int]) -> None:
+    """``count`` different JPEG files of (width, height) = ``size`` in ten class folders."""
+    from sklearn.datasets import load_sample_images
+
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        share = generator.uniform(0.4, 1.0)
+        width, height = int(photo.width * share), int(photo.height * share)
+        x, y = (
+            generator.integers(photo.width - width + 1),
+            generator.integers(photo.height - height + 1),
+        )
+        path = folder / f"n{number % 10:08d}" / f"{number:06d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.crop((x, y, x + width, y + height)).resize(size).save(path, quality=90)
+
+
+def linked(folder: Path, target: Path, count: int) -> Path:
+    """A folder of ``count`` images: those of ``folder`` again and again, under new names."""
+    files = sorted(folder.rglob("*.JPEG"))
+    for index in range(count):
+        path = target / f"n{index % 10:08d}" / f"{index:07d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(files[index % len(files)])
+    return target
+
+
+def decode_only(folder: Path, kind: str) -> float:
+    """Images a second through decoding and transform, as many threads as ``score`` takes."""
+    source, preprocess = open_source(folder), encoder_of(kind).preprocess
+    decoder = choose_decoder("auto", 2**28)
+    workers = default_workers()
+    start = time.perf_counter()
+    images = decoded_ahead(
+        source, source.units(1024), preprocess, decoder=decoder, workers=workers, ahead=128
+    )
+    count = sum(image is not None for image in images)
+    return count / (time.perf_counter() - start)
+
+
+def encode_only(count: int, kind: str) -> float:
+    """Images a second through encoder and kernels, from memory."""
+    encoder = encoder_of(kind)
+    pixels = torch.randint(0, 256, (64, 3, 224, 224), dtype=torch.uint8)
+    sparse_activations(encoder(encoder.preprocess.normalise(pixels)), 2.0)
+    batches = max(1, count // 64)
+    start = time.perf_counter()
+    for _ in range(batches):
+        sparse_activations(encoder(encoder.preprocess.normalise(pixels)), 2.0)
+    return 64 * batches / (time.perf_counter() - start)
+
+
+def pipeline(folder: Path, kind: str, out: Path) -> dict[str, Any]:
+    """``score`` from the listing to the finished tables."""
+    encoder = encoder_of(kind)
+    start = time.perf_counter()
+    run = qf.score(folder, encoder, out, eps=EPS, overwrite=True)
+    seconds = time.perf_counter() - start
+    session = run.session
+    assert session is not None
+    return {
+        "seconds": seconds,
+        "images_per_second": session.images_per_second,
+        "bottleneck": session.bottleneck,
+        "write_share": session.seconds_by_stage["write"] / session.seconds,
+        "wait_for_writing_share": session.seconds_by_stage["wait_for_writing"] / session.seconds,
+    }
+
+
+def plain(folder: Path, workers: int) -> float:
+    """Seconds of the plain script."""
+    start = time.perf_counter()
+    plain_script.main(folder, workers, EPS)
+    return time.perf_counter() - start
+
+
+def timm_loop(folder: Path, workers: int) -> float:
+    """Seconds of timm's data set, loader and model, put together as its inference script does."""
+    import timm
+    from timm.data import create_dataset, create_loader
+
+    model = timm.create_model("resnet50", pretrained=False, num_classes=0).eval()
+    config = timm.data.resolve_data_config({}, model=model)
+    start = time.perf_counter()
+    loader = create_loader(
+        create_dataset("", root=str(folder)),
+        batch_size=64,
+        use_prefetcher=False,
+        num_workers=workers,
+        device=torch.device("cpu"),
+        **{k: config[k] for k in ("input_size", "interpolation", "mean", "std", "crop_pct")},
+    )
+    with torch.no_grad():
+        np.concatenate([model(images).numpy() for images, _ in loader])
+    return time.perf_counter() - start
+
+
+def largest_difference(folder: Path, out: Path) -> float:
+    """Between our scores and the plain formula's on plain representations, D being ours."""
+    mask = DiscriminativeFeatures.load(out / "features.npz").mask
+    h = plain_script.representations(folder, 0)
+    ours = qf.ScoreRun(out).scores()["q_score"].to_numpy()
+    return float(np.abs(plain_script.q_scores(h, EPS, mask).numpy() - ours).max())
+
+
+def check(difference: float) -> None:
+    """RuntimeError where the contenders do not compute the same."""
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"the scores differ by {difference:g}, more than {TOLERANCE:g}")
+
+
+def stages(folder: Path, kind: str, count: int, rounds: int) -> dict[str, Any]:
+    """Decoding alone, encoding alone, and the pipeline, in turns."""
+    found: dict[str, list[Any]] = {"decode": [], "encode": [], "pipeline": []}
+    steps: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "decode": (decode_only, (folder, kind)),
+        "encode": (encode_only, (count, kind)),
+        "pipeline": (pipeline, (folder, kind, folder.parent / "run")),
+    }
+    for _ in range(rounds):
+        for name, (function, arguments) in steps.items():
+            found[name].append(measured(function, *arguments)["result"])
+    decode, encode = (statistics.median(found[name]) for name in ("decode", "encode"))
+    rate = statistics.median(one["images_per_second"] for one in found["pipeline"])
+    return {
+        "decode_only": decode,
+        "encode_only": encode,
+        "pipeline": rate,
+        "of_the_slower_stage": rate / min(decode, encode),
+        "of_the_shared_cores": rate * (1 / decode + 1 / encode),
+        "bottleneck": found["pipeline"][0]["bottleneck"],
+        "write_share": statistics.median(one["write_share"] for one in found["pipeline"]),
+        "wait_for_writing_share": statistics.median(
+            one["wait_for_writing_share"] for one in found["pipeline"]
+        ),
+    }
+
+
+def rivals(folder: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of ours, of the plain script and of timm's loop on the same images, in turns."""
+    workers = default_workers()
+    out = folder.parent / "run"
+    seconds: dict[str, list[float]] = {"ours": [], "plain script": [], "timm": []}
+    for _ in range(rounds):
+        seconds["ours"].append(measured(pipeline, folder, "resnet50", out)["result"]["seconds"])
+        seconds["plain script"].append(measured(plain, folder, workers)["result"])
+        seconds["timm"].append(measured(timm_loop, folder, workers)["result"])
+    difference = measured(largest_difference, folder, out)["result"]
+    check(difference)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "seconds": medians,
+        "times_as_fast": {n: s / medians["ours"] for n, s in medians.items() if n != "ours"},
+        "largest_difference": difference,
+    }
+
+
+def memory(folder: Path, count: int) -> dict[str, Any]:
+    """Peak resident memory of ``count`` images, and of ten times as many."""
+    peaks = []
+    for number in (count, 10 * count):
+        images = linked(folder, folder.parent / f"linked-{number}", number)
+        found = measured(pipeline, images, "tiny", folder.parent / "run")
+        peaks.append(found["peak_bytes"])
+    return {"images": count, "peak_bytes": peaks, "ratio": peaks[1] / peaks[0]}
+
+
+def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, Any]:
+    """All of it; prints as it goes."""
+    save_images(folder / "large" / "images", count, (500, 375))
+    save_images(folder / "small" / "images", count, (128, 128))
+    linked(folder / "large" / "images", folder / "many" / "images", 20 * count)
+    found: dict[str, Any] = {
+        "schema": "qscore-fast.pipeline.1",
+        "environment": describe(torch.device("cpu")),
+        "images": count,
+        "rounds": rounds,
+        "stages": {},
+    }
+    for name, size, kind in (
+        ("ResNet-50, 500 x 375", "large", "resnet50"),
+        ("ResNet-50, 128 x 128", "small", "resnet50"),
+        ("next to no encoder, 500 x 375", "many", "tiny"),
+    ):
+        encoded = 20 * count if kind == "tiny" else count
+        row = found["stages"][name] = stages(folder / size / "images", kind, encoded, rounds)
+        print(
+            f"{name:<32} decode {row['decode_only']:6.0f}  encode {row['encode_only']:6.0f}  pipeline "
+            f"{row['pipeline']:6.0f} images/s: {row['of_the_slower_stage']:.2f} of the slower stage, "
+            f"{row['of_the_shared_cores']:.2f} of the shared cores; writing {100 * row['write_share']:.2f} %"
+        )
+    found["rivals"] = rivals(folder / "large" / "images", rounds)
+    for name, times in found["rivals"]["times_as_fast"].items():
+        print(f"{times:.2f} times as fast as {name}")
+    found["memory"] = memory(folder / "large" / "images", memory_images)
+    low, high = (peak / 2**20 for peak in found["memory"]["peak_bytes"])
+    print(f"peak memory {low:.0f} MiB, with ten times the images {high:.0f} MiB")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command's entry point."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-images", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="qscore-pipeline-") as folder:
+        found = run(options.images, options.rounds, options.memory_images, Path(folder))
+    print(f"written {write(found, options.out, 'pipeline')}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
