@@ -35,6 +35,10 @@ class ErrorRateError(QScoreError):
     """More images of a run are bad than the caller allows."""
 
 
+class ClusterError(QScoreError):
+    """A cluster cannot be joined, or has nobody who does the work."""
+
+
 class MissingExtraError(QScoreError, ImportError):
     """An optional library is not installed; the text names the extra that brings it."""
 

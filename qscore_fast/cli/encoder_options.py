@@ -105,8 +105,11 @@ def preprocess_changes(options: Namespace) -> dict[str, Any]:
     return {name: options[name] for name in names if options[name] is not None}
 
 
-def encoder_from(options: Namespace) -> Encoder:
+def encoder_from(options: Namespace, device: str | None = None) -> Encoder:
     """The encoder that the options of a command ask for; groups that the command lacks are left out.
+
+    Args:
+        device: in place of that of the options.
 
     Raises:
         QScoreError: it cannot be loaded, or not run like that.
@@ -122,7 +125,7 @@ def encoder_from(options: Namespace) -> Encoder:
         options.system,
         tower=options.tower,
         pool=options.pool,
-        device=options.device,
+        device=device or options.device,
         pretrained=not options.no_pretrained,
     )
     if "resize" in options and (changes := preprocess_changes(options)):

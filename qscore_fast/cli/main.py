@@ -18,7 +18,7 @@ from qscore_fast.cli.helper_processes import HelperProcesses
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
-from qscore_fast.errors import ErrorRateError, QScoreError
+from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -96,6 +96,11 @@ def _score(options: Namespace) -> None:
 
     source = source_from(options)  # before the encoder: a wrong path should show at once
     progress = ProgressPrinter()
+    if options.engine == "ray" and options.processes != 1:
+        raise SettingsError(
+            f"processes = {options.processes} and engine = ray exclude each other: a cluster has an encoder "
+            "on every GPU already (--ray-actors limits them)"
+        )
     helpers = HelperProcesses(
         options.command_line, options.processes, options.device, options.workers
     )
@@ -108,9 +113,10 @@ def _score(options: Namespace) -> None:
         with helpers:
             run = score(
                 source,
-                encoder_from(options),
+                encoder_from(options, "cpu" if options.engine == "ray" else None),
                 options.out,
                 options.features,
+                options.engine,
                 eps=options.eps,
                 lower=options.lower,
                 upper=options.upper,
@@ -122,6 +128,9 @@ def _score(options: Namespace) -> None:
                 two_sided=options.two_sided or None,
                 decoder=options.decoder,
                 max_pixels=options.max_pixels,
+                device=options.device,
+                ray_address=options.ray_address,
+                ray_actors=options.ray_actors,
                 shard_index=options.shard_index,
                 num_shards=options.num_shards,
                 max_error_rate=options.max_error_rate,

@@ -135,6 +135,20 @@ written to OUT:
     )
     add("--num-shards", type=int | None, help="how many shards there are")
     add(
+        "--engine",
+        type=Literal["local", "ray"],
+        default="local",
+        help="ray: encode on the nodes of a Ray cluster, one encoder a GPU, and write here (needs the extra "
+        "of that name)",
+    )
+    add(
+        "--ray-address",
+        type=str | None,
+        help="host:port of the cluster's head, or auto (default: RAY_ADDRESS, then the cluster that this "
+        "machine belongs to, then this machine alone)",
+    )
+    add("--ray-actors", type=int | None, help="encode on so many GPUs, or nodes, at most")
+    add(
         "--max-error-rate",
         type=float | None,
         help="stop with exit code 3 when a larger share of the images than this (0 to 1) is bad, judged "

@@ -126,10 +126,17 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     ]
     if session is not None:  # a run that was made now, not one that is only read
         lines += _speed_lines(session)
-        lines.append(f"backend     {session['backend']} on {session['device']}")
+        lines.append(f"backend     {session['backend']} on {session['device']}{_crew(session)}")
     lines.append(f"scores      {summary['files']['scores.parquet']}")
     lines += [f"note        {note}" for note in summary["notes"]]
     return lines
+
+
+def _crew(session: dict[str, Any]) -> str:
+    encoders, nodes = session["encoders"], session["nodes"]
+    if encoders <= 1 and nodes <= 1:
+        return ""
+    return f", {encoders} encoders on {nodes} node{'s' * (nodes > 1)}"
 
 
 def _speed_lines(session: dict[str, Any]) -> list[str]:

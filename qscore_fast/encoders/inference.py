@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,10 @@ class CompiledModule(nn.Module):
         self.name = name
         self.failure: str | None = None
         self._compiled: Callable[[Tensor], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Compiled code stays behind: another process compiles anew."""
+        return {**self.__dict__, "_compiled": None}
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, height, width) to what the module returns."""

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -16,8 +17,9 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.images import DEFAULT_MAX_PIXELS, DecoderName, Source, choose_decoder, open_source
 from qscore_fast.scoring.encode_unit import UnitEncoder
+from qscore_fast.scoring.engine import Engine, Progress, check_error_rate, encode_missing
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
-from qscore_fast.scoring.local_engine import Progress, check_error_rate, encode_missing
+from qscore_fast.scoring.local_engine import LocalEngine
 from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.record import describe_run
 from qscore_fast.scoring.score_run import ScoreRun
@@ -30,7 +32,7 @@ def score(
     encoder: Encoder | nn.Module | str | os.PathLike[str],
     out: str | os.PathLike[str],
     features: DiscriminativeFeatures | str | os.PathLike[str] | None = None,
-    engine: Literal["local"] = "local",
+    engine: Literal["local", "ray"] = "local",
     *,
     eps: Eps = None,
     lower: float = 50,
@@ -46,6 +48,8 @@ def score(
     device: torch.device | str | None = None,
     shard_index: int | None = None,
     num_shards: int | None = None,
+    ray_address: str | None = None,
+    ray_actors: int | None = None,
     max_error_rate: float | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -64,7 +68,9 @@ def score(
         out: the run's folder; made if missing.
         features: the discriminative features D, as an object, a features.npz or the folder of a run,
             discovered with the same encoder. None discovers them on these images.
-        engine: "local", this process.
+        engine: "local", this process; "ray", the nodes of a Ray cluster: this process lists the source,
+            claims units and writes ``out``, which only it needs to see; the source must be the same for
+            every node, and ``workers`` are those of each encoder.
         eps: the activation threshold in standard deviations; 4 by default, or that of ``features``;
             "auto": the largest on a 0.1 grid at which at most 1 % of the samples have no active
             discriminative feature.
@@ -82,9 +88,14 @@ def score(
             ``embeddings``, with their sample ids.
         decoder: "pillow", "torchcodec", or "auto", see ``choose_decoder``; part of the run's record.
         max_pixels: images of more pixels are recorded as errors from their header alone.
-        device: for the encoder and the kernels; see ``load_encoder``.
+        device: for the encoder and the kernels; see ``load_encoder``. With engine="ray" "cuda" or "cpu"
+            of the nodes; by default their GPUs, if there are any.
         shard_index, num_shards: do units ``shard_index``, ``shard_index + num_shards``, ... alone, for
             array jobs; from 0. Whichever shard completes the run writes the results.
+        ray_address: of the cluster, with engine="ray": "host:port" or "auto"; None takes RAY_ADDRESS,
+            then a cluster that this machine is a node of, then starts one of this machine alone.
+        ray_actors: how many encode at once, at most, with engine="ray"; by default one on every GPU, or
+            one on every node where there is none.
         max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad (judged
             from 100 images on, and at the end). None never stops.
         overwrite: delete a run that is in ``out``, instead of continuing it.
@@ -97,11 +108,15 @@ def score(
         ErrorRateError: more images are bad than ``max_error_rate`` allows.
         QScoreError: or one of its kinds, for anything that the caller can mend.
     """
-    if engine != "local":
-        raise SettingsError(f'engine must be "local", got {engine!r}')
-    workers = default_workers() if workers is None else workers
+    if engine not in ("local", "ray"):
+        raise SettingsError(f'engine must be "local" or "ray", got {engine!r}')
+    if engine != "ray" and (ray_address is not None or ray_actors is not None):
+        raise SettingsError(
+            'ray_address and ray_actors go with engine="ray" (--engine ray): give it, or leave them out'
+        )
+    _check_numbers(batch_size=batch_size, unit_size=unit_size, max_pixels=max_pixels)
     _check_numbers(
-        batch_size=batch_size, workers=workers, unit_size=unit_size, max_pixels=max_pixels
+        **{n: v for n, v in (("workers", workers), ("ray_actors", ray_actors)) if v is not None}
     )
     if embeddings not in ("none", "npy", "parquet"):
         raise SettingsError(f'embeddings must be "none", "npy" or "parquet", got {embeddings!r}')
@@ -117,8 +132,8 @@ def score(
         source = open_source(source)
     units = source.units(unit_size)
     if not isinstance(encoder, Encoder):
-        encoder = load_encoder(encoder, device=device)
-    elif device is not None:
+        encoder = load_encoder(encoder, device="cpu" if engine == "ray" else device)
+    elif device is not None and engine != "ray":
         encoder = encoder.to(device)
     if features is not None:
         features = load_features(features, encoder.fingerprint, encoder.num_features)
@@ -156,16 +171,27 @@ def score(
             source, encoder, batch_size, float(activation_eps), two_sided, embeddings != "none"
         )
         mine = range(store.record.num_units) if shard is None else _units_of(store, *shard)
-        session = encode_missing(
-            store,
-            unit_encoder,
-            units,
-            mine,
-            decoder=chosen_decoder,
-            workers=workers,
-            max_error_rate=max_error_rate,
-            progress=progress,
-        )
+        running: AbstractContextManager[Engine]
+        if engine == "local":
+            running = nullcontext(
+                LocalEngine(unit_encoder, units, chosen_decoder, workers or default_workers())
+            )
+        else:
+            from qscore_fast.scoring.ray_engine import RayEngine
+
+            running = RayEngine(
+                unit_encoder,
+                units,
+                chosen_decoder,
+                workers=workers,
+                device=None if device is None else str(device),
+                address=ray_address,
+                max_actors=ray_actors,
+            )
+        with running as encoding:
+            session = encode_missing(
+                encoding, store, units, mine, max_error_rate=max_error_rate, progress=progress
+            )
         if session.parts_left:
             return ScoreRun(out, session)
         with store.writing_results():

@@ -12,20 +12,23 @@ class Session:
 
     Attributes:
         device: where the encoder and the kernels ran. backend: which kernels.
-        workers: decoding threads.
+        workers: decoding threads, of all encoders.
+        encoders: how many encoded side by side: 1, or a cluster's actors. nodes: on how many machines.
         parts_found: parts that were there already. parts_done: parts made now.
         parts_left: parts that were left to others: the other shards' that are not there yet.
         images_done: images that went through now, scored or not.
         images_by_others: images that other processes did meanwhile.
         seconds: from the first image to the last part, wall clock.
         seconds_by_stage: decode (the sum over the workers), encode (transfer and encoder), activations
-            (kernels), write (a thread of its own), and of the main thread wait_for_decoding and
-            wait_for_writing.
+            (kernels), write (a thread of its own), and of the main thread wait_for_decoding (of a cluster:
+            the sum over the actors) and wait_for_writing.
     """
 
     device: str
     backend: str
     workers: int
+    encoders: int
+    nodes: int
     parts_found: int
     parts_done: int
     parts_left: int
@@ -44,7 +47,7 @@ class Session:
         """What each stage could do alone at the speed that it had in this run: decode, encode
         (encoder and kernels), write; empty where nothing was done.
         """
-        return stage_rates(self.images_done, self.seconds_by_stage, self.workers)
+        return stage_rates(self.images_done, self.seconds_by_stage, self.workers, self.encoders)
 
     @property
     def bottleneck(self) -> str | None:
@@ -62,11 +65,15 @@ class Session:
         }
 
 
-def stage_rates(num_images: int, seconds: dict[str, float], workers: int) -> dict[str, float]:
+def stage_rates(
+    num_images: int, seconds: dict[str, float], workers: int, encoders: int = 1
+) -> dict[str, float]:
     """Images a second of decode, encode and write, from the seconds that they took."""
+    if not num_images:
+        return {}
     by_stage = {
         "decode": seconds.get("decode", 0.0) / workers,
-        "encode": seconds.get("encode", 0.0) + seconds.get("activations", 0.0),
+        "encode": (seconds.get("encode", 0.0) + seconds.get("activations", 0.0)) / encoders,
         "write": seconds.get("write", 0.0),
     }
-    return {stage: num_images / taken for stage, taken in by_stage.items() if taken and num_images}
+    return {stage: num_images / taken for stage, taken in by_stage.items() if taken}

@@ -118,6 +118,8 @@ def summary(**changes: Any) -> dict[str, Any]:
             "images_per_second": 1500.0,
             "seconds": 7500.0,
             "workers": 2,
+            "encoders": 1,
+            "nodes": 1,
             "parts_left": 0,
             "images_done": 3000,
             "images_by_others": 0,
