@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+def measured(
+    function: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """``result``, ``seconds`` of the call, and ``peak_bytes`` resident in its new process (None where the
     system does not tell).
+
+    Args:
+        environment: variables that the process has beside those of this one.
 
     Raises:
         RuntimeError: the call failed; its traceback went to standard error.
@@ -21,7 +27,13 @@ def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     process = multiprocessing.get_context("spawn").Process(
         target=_measure, args=(sender, function, arguments)
     )
-    process.start()
+    before = dict(os.environ)
+    os.environ.update(environment or {})
+    try:
+        process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     sender.close()
     try:
         return receiver.recv()

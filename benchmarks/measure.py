@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qscore_fast.allocator import freed_memory_kept
+
 from .implementations import WrongResult, compiled_call, eager_call, numpy_call, our_call
 from .limits import floor, limit_calls
-from .memory import freed_memory_kept
 from .operations import OPERATIONS, Operation
 from .plans import Case
 from .timing import Call, interleaved

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.helper_processes import HelperProcesses
+from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
@@ -92,6 +93,8 @@ def _readable(message: str) -> str:
 
 
 def _score(options: Namespace) -> None:
+    # Read when torch is imported. Otherwise the encoder's idle threads spin on the cores that decode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from qscore_fast.scoring import score
 
     source = source_from(options)  # before the encoder: a wrong path should show at once
@@ -245,6 +248,7 @@ _COMMANDS = {
     "score": _score,
     "discover": _discover,
     "rescore": _rescore,
+    "metrics": metrics,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qscore_fast.allocator import freed_memory_kept
 from qscore_fast.encoders.encoder import Encoder
 from qscore_fast.errors import EncoderError, SettingsError
 
@@ -116,7 +117,8 @@ def encoder_throughput(
             candidates.append(_Candidate(_compared(variant, made, h, expected), made, []))
         except Exception as error:
             failed.append(Throughput(_name(variant), error=_reason(error), options=dict(variant)))
-    return [*_measured(candidates, images, seconds), *failed]
+    with freed_memory_kept():  # as in scoring
+        return [*_measured(candidates, images, seconds), *failed]
 
 
 def default_variants(device_type: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from qscore_fast.allocator import freed_memory_kept
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError, SourceError
 from qscore_fast.images import Decoder, Source, Unit
@@ -110,6 +111,7 @@ class EncodingActor:
         import ray
         import torch
 
+        freed_memory_kept().__enter__()  # for as long as the process lives
         if self._device == "cpu":
             torch.set_num_threads(self._threads)
         try:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from qscore_fast.allocator import freed_memory_kept
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
@@ -188,7 +189,7 @@ def score(
                 address=ray_address,
                 max_actors=ray_actors,
             )
-        with running as encoding:
+        with running as encoding, freed_memory_kept():
             session = encode_missing(
                 encoding, store, units, mine, max_error_rate=max_error_rate, progress=progress
             )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
 
 import pytest
 import torch
 
-from benchmarks.memory import PeakMemory, can_keep_freed_memory, freed_memory_kept
+from benchmarks.memory import PeakMemory
 
 MIB = 1 << 20
 CPU = torch.device("cpu")
@@ -25,17 +24,3 @@ def test_peak() -> None:
     with peak:
         pass
     assert peak.bytes < 4 * MIB
-
-
-@pytest.mark.skipif(not can_keep_freed_memory(), reason="needs glibc")
-def test_freed_memory_is_used_again() -> None:
-    def page_faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(64 * MIB, dtype=torch.uint8)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    mapped = page_faults()
-    with freed_memory_kept():
-        kept = [page_faults() for _ in range(5)][-1]
-    assert kept < mapped / 10
-    assert page_faults() > mapped / 2  # afterwards nothing is kept

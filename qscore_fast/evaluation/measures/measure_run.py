@@ -1,0 +1,166 @@
+"""measure_run: every dataset-level measure of a scored store or of arrays, in one pass and a second."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+
+from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.measures import directional, spectral
+from qscore_fast.evaluation.measures.alignment import Alignment
+from qscore_fast.evaluation.measures.cluster_learnability import clid_measures
+from qscore_fast.evaluation.measures.coherence import Coherence
+from qscore_fast.evaluation.measures.lidar import DELTA, LiDAR
+from qscore_fast.evaluation.measures.measure_report import MeasureReport
+from qscore_fast.evaluation.measures.measured import Measured
+from qscore_fast.evaluation.measures.moments import RepresentationMoments
+from qscore_fast.evaluation.measures.row_blocks import Array
+from qscore_fast.evaluation.measures.row_sample import MAX_ROWS, RowSample
+from qscore_fast.evaluation.measures.uniformity import uniformity
+from qscore_fast.scoring import ScoreRun
+
+Source = str | os.PathLike[str] | ScoreRun | Array | Iterable[Array]
+
+
+def measure_run(
+    source: Source,
+    *,
+    views: Iterable[Array] | None = None,
+    clid: bool = False,
+    max_rows: int = MAX_ROWS,
+    seed: int = 0,
+    eps: float = 0.0,
+    fit: tuple[int, int] = (10, 99),
+    delta: float = DELTA,
+    device: str | torch.device | None = None,
+) -> MeasureReport:
+    """All measures of docs/measures.md over a population of representations.
+
+    One pass keeps moments and a sample of rows; coherence reads the rows once more, and is undefined where
+    the arrays come from an iterator. Memory is O(r^2) and ``max_rows`` rows, whatever N is.
+
+    Args:
+        source: the folder of a run that was scored with embeddings, its ScoreRun, one array (n, r), or an
+            iterable of such arrays, all of one r; tensors or NumPy arrays.
+        views: arrays (n, q, r) of q >= 2 augmented views of each sample, for ``lidar`` and ``alignment``.
+        clid: whether to add ``cluster_learnability``, ``intrinsic_dimension`` and ``clid`` of the sample,
+            which takes scikit-learn.
+        max_rows: rows in the sample that uniformity and CLID are made from; they are exact up to that.
+        seed: of the sample and of CLID.
+        eps: of RankMe.
+        fit: first and last eigenvalue of alpha-ReQ, from 0.
+        delta: of LiDAR.
+        device: where to sum; by default where the arrays are.
+
+    Raises:
+        StoreError: no complete run there, or one without embeddings.
+        SettingsError: no arrays, or shapes that differ in r.
+        MissingExtraError: ``clid`` without scikit-learn.
+    """
+    parts, again = _parts(source)
+    moments: RepresentationMoments | None = None
+    sample: RowSample | None = None
+    for part in parts():
+        if moments is None or sample is None:
+            num_features = _num_features(part)
+            moments = RepresentationMoments(num_features, device=device)
+            sample = RowSample(num_features, max_rows, seed)
+        moments.update(part)
+        sample.update(part)
+    if moments is None or sample is None:
+        raise SettingsError("source holds no arrays; pass one array (n, r) or more")
+
+    if again:
+        coherence = _coherence(moments, parts())
+    else:
+        coherence = Measured.undefined(
+            "it takes a second pass and an iterator gives one: pass a list, or a run's folder"
+        )
+    measures = {
+        "rankme": spectral.rank_me(moments, eps),
+        "effective_rank": spectral.effective_rank(moments),
+        "alpha_req": spectral.alpha_req(moments, fit),
+        "nesum": spectral.nesum(moments),
+        "stable_rank": spectral.stable_rank(moments),
+        "participation_ratio": spectral.participation_ratio(moments),
+        "participation_ratio_corrected": spectral.participation_ratio_corrected(moments),
+        "anisotropy": spectral.anisotropy(moments),
+        "pseudo_condition": spectral.pseudo_condition(moments),
+        "coherence": coherence,
+        "self_clustering": directional.self_clustering(moments),
+        "uniformity": uniformity(sample),
+        "normalised_std": directional.normalised_std(moments),
+        "sparsity_l0": directional.sparsity_l0(moments),
+        "sparsity_l1": directional.sparsity_l1(moments),
+    }
+    if views is not None:
+        measures.update(_of_views(views, moments.num_features, delta))
+    if clid:
+        measures.update(clid_measures(sample, seed))
+    return MeasureReport(
+        num_samples=moments.num_samples,
+        num_features=moments.num_features,
+        num_zero=moments.num_zero,
+        num_invalid=moments.num_invalid,
+        measures=measures,
+        passes=1 + again,
+        notes=_notes(moments),
+    )
+
+
+def _parts(source: Source) -> tuple[Callable[[], Iterable[Array]], bool]:
+    """What gives the arrays, and whether it can give them twice."""
+    if isinstance(source, str | os.PathLike):
+        source = ScoreRun(source)
+    if isinstance(source, ScoreRun):
+        return source.iter_embeddings, True
+    if isinstance(source, torch.Tensor | np.ndarray):
+        array = source
+        return lambda: (array,), True
+    arrays = source
+    return lambda: arrays, iter(arrays) is not arrays
+
+
+def _num_features(part: Array) -> int:
+    if not isinstance(part, torch.Tensor | np.ndarray) or part.ndim != 2 or not part.shape[1]:
+        shape = tuple(part.shape) if hasattr(part, "shape") else type(part).__name__
+        raise SettingsError(f"an array of source has shape {shape}; pass (n, r), r of 1 or more")
+    return int(part.shape[1])
+
+
+def _coherence(moments: RepresentationMoments, parts: Iterable[Array]) -> Measured:
+    coherence = Coherence(moments)
+    for part in parts:
+        coherence.update(part)
+    return coherence.compute()
+
+
+def _of_views(views: Iterable[Array], num_features: int, delta: float) -> dict[str, Measured]:
+    lidar, alignment = LiDAR(num_features, delta), Alignment(num_features)
+    for batch in views:
+        lidar.update(batch)
+        alignment.update_views(batch)
+    return {"lidar": lidar.compute(), "alignment": alignment.compute()}
+
+
+def _notes(moments: RepresentationMoments) -> list[str]:
+    notes = []
+    n, r = moments.num_samples, moments.num_features
+    if moments.num_invalid:
+        notes.append(
+            f"{moments.num_invalid:,} rows hold NaN, Inf or huge entries and are left out of all measures"
+        )
+    if moments.num_zero:
+        notes.append(
+            f"{moments.num_zero:,} rows are zero: they have no direction and are left out of "
+            "self-clustering, uniformity, normalised std and the l1 sparsity"
+        )
+    if 0 < n < r:
+        notes.append(
+            f"there are fewer samples ({n:,}) than features ({r:,}): every rank is bounded by the samples, "
+            "and coherence says nothing"
+        )
+    return notes
