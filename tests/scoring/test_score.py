@@ -259,7 +259,7 @@ def test_progress_counts_every_image_once(tmp_path: Path, images: Path, checkpoi
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"engine": "ray"}, "engine must be"),
+        ({"engine": "dask"}, "engine must be"),
         ({"batch_size": 0}, "batch_size must be a whole number, 1 or more; got 0"),
         ({"workers": -1}, "workers"),
         ({"unit_size": 1.5}, "unit_size"),
