@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError
 
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
+from qscore_fast.cli.evaluate_command import evaluate
 from qscore_fast.cli.helper_processes import HelperProcesses
 from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
@@ -249,6 +250,7 @@ _COMMANDS = {
     "discover": _discover,
     "rescore": _rescore,
     "metrics": metrics,
+    "evaluate": evaluate,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

@@ -14,6 +14,7 @@ from qscore_fast.cli.encoder_options import (
     add_preprocessing,
 )
 from qscore_fast.cli.encoders_parser import add_encoders_command
+from qscore_fast.cli.evaluate_command import evaluate_parser
 from qscore_fast.cli.metrics_command import metrics_parser
 from qscore_fast.cli.new_parser import add_json, new_parser
 from qscore_fast.cli.source_options import IMAGES_HELP, add_source
@@ -47,6 +48,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     )
     commands.add_subcommand(
         "metrics", metrics_parser(), help="measure a whole run's representations without labels"
+    )
+    commands.add_subcommand(
+        "evaluate", evaluate_parser(), help="compare the scores with what a probe gets right"
     )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)

@@ -1,0 +1,103 @@
+"""``qscore evaluate``: is the score high where a probe is right?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser
+
+from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.terminal import print_result, say
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+def evaluate_parser() -> ArgumentParser:
+    """The grammar and help of ``qscore evaluate``."""
+    parser = new_parser(
+        """\
+Failure prediction: does the score say which images a probe gets right? Q-Score and every rival that
+needs no labels, a constant and a shuffled score, with bootstrap intervals and the conventions named.
+
+No image is touched. kNN, Gini sparsity, Mahalanobis and PCA need a run with --embeddings.""",
+        """\
+examples:
+  qscore evaluate runs/val --correct correct.csv
+  qscore evaluate runs/val --correct probe.parquet --reference runs/train --columns confidence
+  qscore evaluate runs/val --correct probe.parquet --logits logits.npy --out results --json
+
+FILE of --correct: .parquet or .csv with the columns sample_id and correct (true or 1, false or 0), or
+sample_id, label and prediction
+written to the folder of --out:
+  failure.json     every number with its interval, conventions and notes
+  failure.md       the paper's Table 1 of this run, and the table of all scores
+  failure.parquet  sample_id, correct, and every score of every image""",
+    )
+    add = parser.add_argument
+    add("run", metavar="OUT", type=str, help="the folder of a finished run")
+    add("--correct", type=str, required=True, help="which images the probe got right")
+    add(
+        "--reference",
+        type=str | None,
+        help="the run of the reference set, same encoder, for kNN, Mahalanobis and PCA, such as that of the "
+        "training images (default: OUT itself)",
+    )
+    add(
+        "--views",
+        type=str,
+        nargs="+",
+        default=[],
+        help="runs of other views of the same images, for perturbation consistency",
+    )
+    add(
+        "--columns",
+        type=str,
+        nargs="+",
+        default=[],
+        help="numeric columns of --correct to evaluate, too; higher means more trusted",
+    )
+    add(
+        "--logits",
+        type=str | None,
+        help="an .npy file with the probe's logits, a row for each row of --correct: adds MSP, margin, max "
+        "logit, energy and entropy, which use labels",
+    )
+    add("--subset", action="store_true", help="evaluate the images that OUT and --correct share")
+    add("--neighbours", type=int, default=10, help="k of kNN distance and density")
+    add("--coverage", type=float, default=0.8, help="of accuracy at coverage")
+    add("--risk", type=float, default=0.05, help="of coverage at risk")
+    add("--resamples", type=int, default=10_000, help="of the bootstrap; 0: no intervals")
+    add("--level", type=float, default=0.95, help="the share that an interval holds")
+    add("--seed", type=int, default=0, help="of the resamples and the shuffled score")
+    add("--device", type=str, default="cpu", help="where distances and covariances are computed")
+    add("--out", type=str | None, help="write the results to this folder, too")
+    return add_json(parser)
+
+
+def evaluate(options: Namespace) -> None:
+    """Print the table of all scores."""
+    from qscore_fast.evaluation.failure import RivalSettings, default_metrics, evaluate_run
+
+    found = evaluate_run(
+        options.run,
+        options.correct,
+        reference=options.reference,
+        views=options.views,
+        columns=options.columns,
+        logits=options.logits,
+        subset=options.subset,
+        settings=RivalSettings(k=options.neighbours, device=options.device),
+        metrics=default_metrics(options.coverage, options.risk),
+        num_resamples=options.resamples,
+        level=options.level,
+        seed=options.seed,
+    )
+    written = [] if options.out is None else found.write(options.out)
+    print_result(
+        {"model": found.model, **found.table.to_json(), "files": [str(path) for path in written]},
+        found.to_markdown().splitlines(),
+        options.json,
+    )
+    for path in written:
+        say(f"written {path}")

@@ -1,0 +1,236 @@
+"""Correctness: which samples a probe got right, read from a file and joined on the sample id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from qscore_fast.errors import SettingsError
+
+ID = "sample_id"
+
+
+@dataclass(frozen=True)
+class Correctness:
+    """The rows of a file, one a sample.
+
+    Attributes:
+        path: the file.
+        sample_ids: (n,) Arrow strings, no two the same.
+        correct: (n,) bool.
+        labels: (n,) Arrow strings, or None without a column label.
+        columns: (n,) float64 scores by column name; higher means more trusted.
+    """
+
+    path: Path
+    sample_ids: pa.Array
+    correct: np.ndarray
+    labels: pa.Array | None = None
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Correctness:
+        """Read a Parquet or CSV file with sample_id and correct, or sample_id, label and prediction.
+
+        Args:
+            columns: numeric columns to take along as scores.
+
+        Raises:
+            SettingsError: missing, another format, columns or values missing, an id that occurs twice.
+        """
+        path = Path(path)
+        table = _read(path)
+        asked = [name for name in columns if name not in table.column_names]
+        if ID not in table.column_names or asked:
+            missing = ", ".join(asked) or ID
+            raise SettingsError(
+                f"{path} has the columns {', '.join(table.column_names)}: {missing} is missing"
+            )
+        ids = _text(table[ID])
+        _check_ids(path, ids)
+        labels = _text(table["label"]) if "label" in table.column_names else None
+        found = {name: _numbers(path, table[name], name, ids) for name in columns}
+        if "correct" in table.column_names:
+            # Correctness is the file's own word: its labels decide nothing, so nothing hangs on them.
+            return cls(path, ids, _outcomes(path, table["correct"], ids), None, found)
+        if labels is None or "prediction" not in table.column_names:
+            raise SettingsError(
+                f"{path} has the columns {', '.join(table.column_names)}: it needs sample_id and correct, or "
+                "sample_id, label and prediction"
+            )
+        for name in ("label", "prediction"):
+            _no_nulls(path, table[name], name, ids)
+        return cls(path, ids, _equal(table["label"], table["prediction"]), labels, found)
+
+    def rows_of(
+        self,
+        sample_ids: pa.Array,
+        labels: pa.Array | None = None,
+        failed: Collection[str] = (),
+        subset: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Join: which scored samples have an outcome, and the row of this file that holds it.
+
+        Args:
+            sample_ids: (N,) of the scored samples, no two the same.
+            labels: (N,) of the same, null where unknown; must agree with this file's where it has a column
+                label and no column correct.
+            failed: ids without a score, which the file may hold for nothing.
+            subset: join what both sides have, instead of refusing when one side has more.
+
+        Returns:
+            (m,) int64 indices of the scored samples, ascending, and (m,) of this file's rows.
+
+        Raises:
+            SettingsError: ids or labels do not match.
+        """
+        place = pc.index_in(sample_ids, value_set=self.sample_ids)
+        scored = np.flatnonzero(pc.is_valid(place).to_numpy(zero_copy_only=False))
+        rows = place.drop_null().to_numpy().astype(np.int64)
+        if len(scored) == 0:
+            raise SettingsError(
+                f"no sample_id of {self.path} is one of the run's: it has {_some(self.sample_ids)}, the run "
+                f"{_some(sample_ids)}"
+            )
+        if not subset:
+            self._check_all(sample_ids, scored, rows, failed)
+        self._check_labels(sample_ids, labels, scored, rows)
+        return scored, rows
+
+    def _check_all(
+        self, sample_ids: pa.Array, scored: np.ndarray, rows: np.ndarray, failed: Collection[str]
+    ) -> None:
+        missing = np.setdiff1d(np.arange(len(sample_ids)), scored, assume_unique=True)
+        if len(missing):
+            raise SettingsError(
+                f"{len(missing):,} of {len(sample_ids):,} scored samples are missing in {self.path}, such as "
+                f"{_some(sample_ids.take(missing))}: add them, or evaluate the others alone (--subset)"
+            )
+        extra = np.setdiff1d(np.arange(len(self.sample_ids)), rows, assume_unique=True)
+        unknown = [i for i in self.sample_ids.take(extra).to_pylist() if i not in failed]
+        if unknown:
+            raise SettingsError(
+                f"{len(unknown):,} samples of {self.path} are not in the run, such as {_some(unknown)}: give "
+                "the file of this run's images, or evaluate the others alone (--subset)"
+            )
+
+    def _check_labels(
+        self, sample_ids: pa.Array, labels: pa.Array | None, scored: np.ndarray, rows: np.ndarray
+    ) -> None:
+        if labels is None or self.labels is None:
+            return
+        known = labels.take(scored)
+        differ = pc.fill_null(pc.not_equal(known, self.labels.take(rows)), False)
+        count = pc.sum(differ).as_py()
+        if count:
+            at = pc.index(differ, True).as_py()
+            raise SettingsError(
+                f"{count:,} labels of {self.path} are not the run's: {sample_ids[scored[at]].as_py()!r} is "
+                f"{self.labels[rows[at]].as_py()!r} there and {known[at].as_py()!r} in the run; correct the "
+                "file, or give a column correct instead of label and prediction"
+            )
+
+
+def _read(path: Path) -> pa.Table:
+    kind = path.suffix.lower()
+    if kind not in (".parquet", ".csv"):
+        raise SettingsError(f"{path} is neither .parquet nor .csv: correctness is read from these")
+    try:
+        if kind == ".parquet":
+            with pq.ParquetFile(path) as file:
+                return file.read()
+        # An id such as 0001 must stay text.
+        options = pa.csv.ConvertOptions(column_types={ID: pa.string()}, strings_can_be_null=True)
+        return pa.csv.read_csv(path, convert_options=options)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).split("\n")[0]
+        raise SettingsError(
+            f"{path} cannot be read ({reason}): give a Parquet or CSV file"
+        ) from error
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string()).combine_chunks()
+
+
+def _check_ids(path: Path, ids: pa.Array) -> None:
+    if len(ids) == 0:
+        raise SettingsError(f"{path} has no rows: give one for each sample")
+    if ids.null_count:
+        raise SettingsError(
+            f"{path} has {ids.null_count:,} rows without a sample_id: add or drop them"
+        )
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(repeated):
+        raise SettingsError(
+            f"{path} holds {len(repeated):,} ids more than once, such as {_some(repeated)}: give one "
+            "row a sample"
+        )
+
+
+def _no_nulls(path: Path, column: pa.ChunkedArray, name: str, ids: pa.Array) -> None:
+    if column.null_count:
+        at = pc.index(pc.is_null(column.combine_chunks()), True).as_py()
+        raise SettingsError(
+            f"{path} has {column.null_count:,} rows without {name}, the first is {ids[at].as_py()!r}: fill "
+            "them in, or drop the rows and use --subset"
+        )
+
+
+def _outcomes(path: Path, column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
+    _no_nulls(path, column, "correct", ids)
+    values = column.combine_chunks()
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        words = pc.utf8_lower(values)
+        truth = pc.is_in(words, pa.array(["true", "1"], words.type))
+        valid = pc.is_in(words, pa.array(["true", "1", "false", "0"], words.type))
+    elif pa.types.is_boolean(values.type):
+        return values.to_numpy(zero_copy_only=False)
+    else:
+        truth, valid = pc.equal(values, 1), pc.is_in(values, pa.array([0, 1]).cast(values.type))
+    if not pc.all(valid).as_py():
+        at = pc.index(valid, False).as_py()
+        raise SettingsError(
+            f"correct of {ids[at].as_py()!r} in {path} is {values[at].as_py()!r}: give true or false, 1 or 0"
+        )
+    return truth.to_numpy(zero_copy_only=False)
+
+
+def _equal(label: pa.ChunkedArray, prediction: pa.ChunkedArray) -> np.ndarray:
+    """As numbers where both are, so that 3 and 3.0 are the same class; else as text."""
+    numeric = all(
+        pa.types.is_integer(c.type) or pa.types.is_floating(c.type) for c in (label, prediction)
+    )
+    left, right = (
+        (c.cast(pa.float64()).combine_chunks() for c in (label, prediction))
+        if numeric
+        else (_text(c) for c in (label, prediction))
+    )
+    return pc.equal(left, right).to_numpy(zero_copy_only=False)
+
+
+def _numbers(path: Path, column: pa.ChunkedArray, name: str, ids: pa.Array) -> np.ndarray:
+    _no_nulls(path, column, name, ids)
+    try:
+        return column.cast(pa.float64()).to_numpy()
+    except pa.ArrowException as error:
+        raise SettingsError(
+            f"the column {name} of {path} is {column.type}: a score is a number"
+        ) from error
+
+
+def _some(ids: pa.Array | list[str]) -> str:
+    """The first three, for a message."""
+    first = [i if isinstance(i, str) else i.as_py() for i in ids[:3]]
+    return ", ".join(repr(i) for i in first) + (", ..." if len(ids) > 3 else "")

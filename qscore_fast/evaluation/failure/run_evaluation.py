@@ -1,0 +1,155 @@
+"""evaluate_run: a finished run and a file of correctness in, the table of all scores out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.evaluation.failure.correctness import Correctness
+from qscore_fast.evaluation.failure.failure_table import FailureTable
+from qscore_fast.evaluation.failure.metrics import Metric
+from qscore_fast.evaluation.failure.paper_table import paper_table
+from qscore_fast.evaluation.failure.probe_scores import probe_scores
+from qscore_fast.evaluation.failure.run_scores import RivalSettings, scores_of_run
+from qscore_fast.evaluation.failure.score_evaluation import evaluate
+from qscore_fast.scoring import ScoreRun
+from qscore_fast.scoring.atomic import replacing, write_text
+
+FILES = ("failure.json", "failure.md", "failure.parquet")
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """A run's table, and what it was made from.
+
+    Attributes:
+        model: the encoder's name.
+        table: of all scores.
+        sample_ids: (n,) of the evaluated images.
+        correct: (n,) bool.
+        scores: (n,) float64 by name.
+    """
+
+    model: str
+    table: FailureTable
+    sample_ids: pa.Array
+    correct: np.ndarray
+    scores: dict[str, np.ndarray]
+
+    def to_markdown(self) -> str:
+        """The paper's Table 1 of this run, and the table of all scores."""
+        return "\n".join(
+            ["Q-Score in the layout of the paper's Table 1, in per cent:", "",
+             paper_table({self.model: self.table}), self.table.to_markdown()]
+        )  # fmt: skip
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write failure.json, failure.md and failure.parquet (sample_id, correct, every score).
+
+        Raises:
+            StoreError: the folder cannot be made or written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        paths = [folder / name for name in FILES]
+        content = {"model": self.model, **self.table.to_json()}
+        write_text(paths[0], json.dumps(content, indent=1) + "\n")
+        write_text(paths[1], self.to_markdown())
+        columns = {"sample_id": self.sample_ids, "correct": pa.array(self.correct), **self.scores}
+        with replacing(paths[2]) as temporary:
+            pq.write_table(pa.table(columns), temporary, compression="zstd")
+        return paths
+
+
+def evaluate_run(
+    run: str | os.PathLike[str] | ScoreRun,
+    correct: str | os.PathLike[str],
+    *,
+    reference: str | os.PathLike[str] | ScoreRun | None = None,
+    views: Sequence[str | os.PathLike[str] | ScoreRun] = (),
+    columns: Sequence[str] = (),
+    logits: str | os.PathLike[str] | None = None,
+    subset: bool = False,
+    settings: RivalSettings | None = None,
+    metrics: Sequence[Metric] | None = None,
+    num_resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> RunEvaluation:
+    """Q-Score, every label-free rival that the run's store allows, and a probe's own confidence.
+
+    Args:
+        run: a finished run, or its folder.
+        correct: a Parquet or CSV file with sample_id and correct, or sample_id, label and prediction.
+        reference: the run of the reference set for kNN, Mahalanobis and PCA; by default ``run``.
+        views: runs of other views of the same images, for consistency.
+        columns: numeric columns of ``correct`` to evaluate as scores; higher means more trusted.
+        logits: an ``.npy`` file (rows of ``correct``, classes) with a probe's logits, for the bound.
+        subset: evaluate the images that both sides have, instead of refusing when one has more.
+        settings, metrics, num_resamples, level, seed: see :class:`RivalSettings`, :func:`evaluate`.
+
+    Raises:
+        SettingsError: the file does not fit the run, or a setting is out of range.
+        StoreError: a run is not complete, or damaged.
+    """
+    run = _opened(run)
+    outcome = Correctness.read(correct, columns)
+    given = {**outcome.columns, **(_bound(logits, outcome) if logits is not None else {})}
+    table = run.scores()
+    ids, labels = (table[name].combine_chunks() for name in ("sample_id", "label"))
+    failed = frozenset(run.errors()["sample_id"].to_pylist())
+    scored, rows = outcome.rows_of(ids, labels, failed, subset)
+    found = scores_of_run(
+        run,
+        reference=None if reference is None else _opened(reference),
+        views=[_opened(view) for view in views],
+        settings=settings,
+    )
+    taken = sorted(set(given) & set(found.scores))
+    if taken:
+        raise SettingsError(
+            f"the column name {taken[0]!r} is that of a score of the run: rename it"
+        )
+    scores = {name: score[scored] for name, score in found.scores.items()}
+    scores |= {name: score[rows] for name, score in given.items()}
+    notes = list(found.notes)
+    if len(scored) < len(ids):
+        notes.append(f"{len(scored):,} of {len(ids):,} scored images are evaluated, a subset")
+    right = outcome.correct[rows]
+    result = evaluate(
+        scores, right, metrics=metrics, num_resamples=num_resamples, level=level, seed=seed,
+        notes=notes,
+    )  # fmt: skip
+    return RunEvaluation(run.summary["encoder"], result, ids.take(scored), right, scores)
+
+
+def _opened(run: str | os.PathLike[str] | ScoreRun) -> ScoreRun:
+    return run if isinstance(run, ScoreRun) else ScoreRun(run)
+
+
+def _bound(path: str | os.PathLike[str], outcome: Correctness) -> dict[str, np.ndarray]:
+    try:
+        logits = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error}): give an .npy file of logits"
+        ) from error
+    if logits.ndim != 2 or len(logits) != len(outcome.sample_ids) or logits.dtype.kind != "f":
+        raise SettingsError(
+            f"{path} holds {logits.dtype} of shape {logits.shape}: give floating point (rows, classes), a "
+            f"row for each of the {len(outcome.sample_ids):,} rows of {outcome.path}"
+        )
+    bound = probe_scores(torch.from_numpy(logits))
+    return {name: score.double().numpy() for name, score in bound.items()}

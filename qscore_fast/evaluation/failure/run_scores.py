@@ -1,0 +1,249 @@
+"""The scores of every image of a finished run, from its store, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.failure.gaussian import Gaussian
+from qscore_fast.evaluation.failure.neighbours import (
+    QUERIES,
+    REFERENCES,
+    nearest_distances,
+    neighbour_scores,
+)
+from qscore_fast.evaluation.failure.row_scores import gini, hoyer, v1_score
+from qscore_fast.evaluation.failure.view_consistency import consistency
+from qscore_fast.scoring import ScoreRun
+from qscore_fast.scoring.part import STATS, Part
+from qscore_fast.scoring.store import Store
+
+
+@dataclass(frozen=True)
+class RivalSettings:
+    """The parameters of the scores that have some.
+
+    Attributes:
+        k: neighbours of kNN distance and density.
+        regularisation: of Mahalanobis, as a multiple of the mean variance.
+        explained: the share of the variance that PCA keeps.
+        device: where distances and covariances are computed.
+    """
+
+    k: int = 10
+    regularisation: float = 1e-6
+    explained: float = 0.9
+    device: str | torch.device = "cpu"
+
+    def __post_init__(self) -> None:
+        """SettingsError for a value out of range."""
+        if self.k < 1:
+            raise SettingsError(f"k = {self.k}: give a positive number of neighbours")
+        if not self.regularisation >= 0:
+            raise SettingsError(f"regularisation = {self.regularisation:g}: give 0 or more")
+        if not 0 < self.explained < 1:
+            raise SettingsError(
+                f"explained = {self.explained:g}: give a share of the variance, in (0, 1)"
+            )
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).split("\n")[0]
+            raise SettingsError(
+                f"device = {self.device} cannot be used ({reason}): give cpu, cuda or cuda:1"
+            ) from error
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """What a run's store can say.
+
+    Attributes:
+        scores: (n,) by name, in the order of ``ScoreRun.scores()``; higher means more trusted.
+        notes: what was left out, and why.
+    """
+
+    scores: dict[str, np.ndarray]
+    notes: list[str]
+
+
+def scores_of_run(
+    run: ScoreRun,
+    *,
+    reference: ScoreRun | None = None,
+    views: Sequence[ScoreRun] = (),
+    settings: RivalSettings | None = None,
+) -> RunScores:
+    """Every score of :data:`RIVALS` that the run's store allows, without labels.
+
+    Beside the results, memory holds one block of embeddings, one of the reference set, and a covariance.
+    What needs embeddings is left out, with a note, where the run has none.
+
+    Args:
+        reference: the run of the reference set, of the same encoder, such as the training images; by
+            default the run itself, each image without itself among its neighbours.
+        views: runs of other views of the same images by the same encoder.
+        settings: parameters.
+
+    Raises:
+        SettingsError: runs of different encoders or images, or a setting out of range.
+        StoreError: a run's file is missing or damaged.
+    """
+    settings = settings or RivalSettings()
+    store = Store(run.path)
+    for other in (*([reference] if reference else []), *views):
+        _check_encoder(store, Store(other.path))
+    table = run.scores()
+    if len(table) == 0:
+        raise SettingsError(f"the run in {run.path} has no scored images: there is nothing to rank")
+    num_features = store.record.asked["encoder"]["num_features"]
+    l1, l2 = (_tensor(table, name) for name in ("l1", "l2"))
+    max_z, max_activation, num_bounded = _activations(store)
+    found = {
+        "q_score": _tensor(table, "q_score"),
+        "v1_score": v1_score(max_z, l1, l2),
+        "l1_norm": l1,
+        "l2_norm": l2,
+        "max_z": max_z,
+        "max_activation": max_activation,
+        "num_active": _tensor(table, "num_active"),
+        "num_highly_active": _tensor(table, "num_highly_active"),
+        "hoyer": hoyer(l1, l2, num_features),
+    }
+    notes = []
+    if num_bounded:
+        notes.append(
+            f"{num_bounded:,} images have no activation above the run's activation_eps = "
+            f"{store.record.asked['activation_eps']:g}: max z, max activation and the v1 score take "
+            "that bound"
+        )
+    if store.record.asked["embeddings"] == "none":
+        notes.append(
+            "Gini sparsity, kNN, Mahalanobis, PCA residual and consistency are left out: the run was made "
+            "without embeddings (--embeddings npy)"
+        )
+    else:
+        found["gini"] = torch.cat([gini(block) for block in _blocks(run, settings.device)])
+        found |= _against_reference(run, reference, settings, notes)
+        if views:
+            found["consistency"] = _consistency(run, views, settings.device)
+    return RunScores({name: s.double().cpu().numpy() for name, s in found.items()}, notes)
+
+
+def _against_reference(
+    run: ScoreRun, reference: ScoreRun | None, settings: RivalSettings, notes: list[str]
+) -> dict[str, Tensor]:
+    other = reference or run
+    if Store(other.path).record.asked["embeddings"] == "none":
+        raise SettingsError(
+            f"the reference run in {other.path} has no embeddings: score it with --embeddings npy"
+        )
+    if reference is None:
+        notes.append(
+            "kNN, Mahalanobis and PCA residual take the evaluated images themselves as the reference set "
+            "(--reference names another run)"
+        )
+    same = other.path.resolve() == run.path.resolve()
+    found: dict[str, Tensor] = {}
+    _try(
+        "kNN distance and density", notes,
+        lambda: found.update(neighbour_scores(torch.cat(list(nearest_distances(
+            _blocks(run, settings.device, QUERIES),
+            lambda: _blocks(other, settings.device, REFERENCES),
+            settings.k, same=same,
+        ))))),
+    )  # fmt: skip
+
+    def gaussian() -> None:
+        fitted = Gaussian.fit(_blocks(other, settings.device))
+        residual = [
+            fitted.pca_residual(b, settings.explained) for b in _blocks(run, settings.device)
+        ]
+        found["pca_residual"] = -torch.cat(residual)
+        distance = [
+            fitted.mahalanobis(b, settings.regularisation) for b in _blocks(run, settings.device)
+        ]
+        found["mahalanobis"] = -torch.cat(distance)
+
+    _try("Mahalanobis", notes, gaussian)
+    return found
+
+
+def _try(what: str, notes: list[str], compute: Callable[[], None]) -> None:
+    """Leave out, with the reason, what these samples do not allow."""
+    try:
+        compute()
+    except SettingsError as error:
+        notes.append(f"{what}: left out, for {error}")
+
+
+def _activations(store: Store) -> tuple[Tensor, Tensor, int]:
+    """Per image the largest z and the largest activation; and how many images have only their bound.
+
+    Where no activation above ``activation_eps`` was kept, all are at or below it: the bound stands in.
+    """
+    eps = store.record.asked["activation_eps"]
+
+    def of_part(part: Part) -> tuple[np.ndarray, np.ndarray]:
+        mean, std, l2 = (part.stat(name).astype(np.float64) for name in ("mean", "std", "l2"))
+        z = part.per_row(np.maximum, part.z, np.float64)
+        value = part.per_row(np.maximum, part.value, np.float64)
+        return np.maximum(z, eps), mean + np.where(value > 0, value * l2, eps * std)
+
+    columns = [*STATS, "feature", "value", "status"]
+    parts = list(store.map_parts(of_part, columns))
+    z, activation = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return torch.from_numpy(z), torch.from_numpy(activation), int(np.sum(z == eps))
+
+
+def _consistency(run: ScoreRun, views: Sequence[ScoreRun], device: str | torch.device) -> Tensor:
+    ids = run.scores()["sample_id"].combine_chunks()
+    for view in views:
+        if not view.scores()["sample_id"].combine_chunks().equals(ids):
+            raise SettingsError(
+                f"the run in {view.path} has not the same scored images in the same order as {run.path}: "
+                "score the same source, transformed, for each view"
+            )
+    blocks = [_blocks(r, device, QUERIES) for r in (run, *views)]
+    return torch.cat([consistency(list(group)) for group in zip(*blocks, strict=True)])
+
+
+def _blocks(run: ScoreRun, device: str | torch.device, rows: int = QUERIES) -> Iterator[Tensor]:
+    """The embeddings as float32, so many rows a block (the last has fewer), whatever the parts hold."""
+    for block in _regrouped((b for b in run.iter_embeddings() if len(b)), rows):
+        yield torch.from_numpy(block.astype(np.float32)).to(device)
+
+
+def _regrouped(arrays: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    waiting: list[np.ndarray] = []
+    count = 0
+    for array in arrays:
+        while len(array):
+            part = array[: rows - count]
+            waiting.append(part)
+            count += len(part)
+            array = array[len(part) :]
+            if count == rows:
+                yield np.concatenate(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _check_encoder(store: Store, other: Store) -> None:
+    """SettingsError if the other run's vectors lie in another space."""
+    for what in ("encoder", "preprocess"):
+        if store.record.asked.get(what) != other.record.asked.get(what):
+            raise SettingsError(
+                f"{other.path} was scored with another {what} than {store.path}: give a run of the same one"
+            )
+
+
+def _tensor(table: pa.Table, name: str) -> Tensor:
+    return torch.from_numpy(table[name].to_numpy().astype(np.float64))
