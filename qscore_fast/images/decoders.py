@@ -72,7 +72,7 @@ class PillowDecoder:
         return PIL.__version__
 
     def decode(self, sample: Sample, mode: Literal["RGB", "L"]) -> Image.Image:
-        with _opened(sample) as file:
+        with opened_sample(sample) as file:
             return decode_file(file, mode, self.max_pixels)
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class TorchCodecDecoder:
         return str(importlib.import_module("torchcodec").__version__)
 
     def decode(self, sample: Sample, mode: Literal["RGB", "L"]) -> Image.Image:
-        with _opened(sample) as file:
+        with opened_sample(sample) as file:
             return decode_file(file, mode, self.max_pixels, _torchcodec_jpeg)
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,12 @@ def choose_decoder(name: DecoderName = "auto", max_pixels: int = DEFAULT_MAX_PIX
     return TorchCodecDecoder(max_pixels)
 
 
-def _opened(sample: Sample) -> BinaryIO:
+def opened_sample(sample: Sample) -> BinaryIO:
+    """Its encoded image, to read from.
+
+    Raises:
+        ImageError: the sample's own error, or no regular file, or empty.
+    """
     if sample.error is not None:
         raise sample.error
     if sample.content is not None:

@@ -14,6 +14,9 @@ from torch import Tensor
 from qscore_fast.errors import ImageError
 from qscore_fast.images import Decoder, Preprocess, Sample, Source, Unit, quiet_pillow
 
+MOST_WORKERS = 16
+"""Decoding threads that are taken where nobody says how many; one a core, up to this."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -30,7 +33,7 @@ class Decoded:
 def default_workers() -> int:
     """One decoding thread a core that this process may use, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(16, cores or 1)
+    return min(MOST_WORKERS, cores or 1)
 
 
 def decoded_ahead(

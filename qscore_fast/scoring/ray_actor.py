@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from qscore_fast.allocator import freed_memory_kept
 from qscore_fast.encoders import Encoder
-from qscore_fast.errors import SettingsError, SourceError
+from qscore_fast.errors import ImageError, SettingsError, SourceError
 from qscore_fast.images import Decoder, Source, Unit
+from qscore_fast.images.decoders import opened_sample
 from qscore_fast.scoring.encode_unit import UnitEncoder
 from qscore_fast.scoring.engine import EncodedUnit
 from qscore_fast.scoring.local_engine import backend_on, images_ahead
@@ -145,16 +145,13 @@ def first_sample(source: Source, unit: Unit) -> str | None:
     """SHA-256 (hex) of the first image of a unit; None where it cannot be read or there is none."""
     with closing(source.read(unit)) as samples:  # type: ignore[type-var]
         sample = next(samples, None)
-    if sample is None or sample.error is not None:
+    if sample is None:
         return None
-    content = sample.content
-    if content is None:
-        assert sample.path is not None
-        try:
-            content = Path(sample.path.decode("utf-8", "surrogateescape")).read_bytes()
-        except OSError:
-            return None
-    return hashlib.sha256(content).hexdigest()
+    try:
+        with opened_sample(sample) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except (ImageError, OSError):
+        return None
 
 
 def _check_versions(expected: dict[str, str], node: str) -> None:

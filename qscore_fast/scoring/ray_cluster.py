@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from qscore_fast.errors import ClusterError, MissingExtraError, SettingsError
+from qscore_fast.scoring.prefetch import MOST_WORKERS
 
 CONNECT_SECONDS = 5.0
-MOST_WORKERS = 16
 
 
 def import_ray() -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure.row_scores import check_matrix
+from qscore_fast.evaluation.scatter import Scatter
 
 
 @dataclass(frozen=True)
@@ -35,28 +36,19 @@ class Gaussian:
         Raises:
             SettingsError: fewer than two samples.
         """
-        count = 0
-        mean = scatter = torch.zeros(())
+        scatter: Scatter | None = None
         for block in blocks:
             check_matrix("a block of embeddings", block)
-            rows = block.double()
-            if count == 0:
-                mean = rows.new_zeros(rows.shape[1])
-                scatter = rows.new_zeros((rows.shape[1], rows.shape[1]))
-            # Blocks are centred before they are squared, so a mean far from 0 costs no digits.
-            block_mean = rows.mean(0)
-            centred = rows - block_mean
-            shift = block_mean - mean
-            total = count + len(rows)
-            scatter += centred.T @ centred + torch.outer(shift, shift) * (count * len(rows) / total)
-            mean = mean + shift * (len(rows) / total)
-            count = total
-        if count < 2:
+            if scatter is None:
+                scatter = Scatter(block.shape[1], block.device)
+            scatter.add(block.double())
+        count = 0 if scatter is None else scatter.count
+        if scatter is None or count < 2:
             raise SettingsError(
                 f"the reference set has {count} samples: a covariance needs two or more"
             )
-        variances, directions = torch.linalg.eigh(scatter / (count - 1))
-        return cls(mean, variances.flip(0).clamp(min=0), directions.flip(1), count)
+        variances, directions = torch.linalg.eigh(scatter.centred / (count - 1))
+        return cls(scatter.mean, variances.flip(0).clamp(min=0), directions.flip(1), count)
 
     def mahalanobis(self, h: Tensor, regularisation: float = 1e-6) -> Tensor:
         """The squared distance (h - m)^T (S + delta I)^-1 (h - m).

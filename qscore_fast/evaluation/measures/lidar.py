@@ -14,8 +14,8 @@ from qscore_fast.evaluation.measures.row_blocks import (
     device_of,
     row_blocks,
 )
-from qscore_fast.evaluation.measures.scatter import Scatter
 from qscore_fast.evaluation.measures.spectral import entropy_rank
+from qscore_fast.evaluation.scatter import Scatter
 
 DELTA = 1e-4
 

@@ -13,8 +13,8 @@ from qscore_fast.evaluation.measures.row_blocks import (
     finite_rows,
     row_blocks,
 )
-from qscore_fast.evaluation.measures.scatter import Scatter
 from qscore_fast.evaluation.measures.spectrum import Spectrum, spectrum_of
+from qscore_fast.evaluation.scatter import Scatter
 
 
 class RepresentationMoments:

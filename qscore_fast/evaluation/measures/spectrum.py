@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qscore_fast.evaluation.measures.scatter import Scatter
+from qscore_fast.evaluation.scatter import Scatter
 
 _EPS = float(np.finfo(np.float64).eps)
 # Sums over many blocks gather more rounding than the eigenvalues of a small matrix do.
