@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from qscore_fast.errors import SettingsError
-
-ID = "sample_id"
+from qscore_fast.evaluation.sample_file import (
+    ID,
+    check_ids,
+    read_samples,
+    refuse_nulls,
+    some_of,
+    text_of,
+)
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,16 @@ class Correctness:
             SettingsError: missing, another format, columns or values missing, an id that occurs twice.
         """
         path = Path(path)
-        table = _read(path)
+        table = read_samples(path)
         asked = [name for name in columns if name not in table.column_names]
         if ID not in table.column_names or asked:
             missing = ", ".join(asked) or ID
             raise SettingsError(
                 f"{path} has the columns {', '.join(table.column_names)}: {missing} is missing"
             )
-        ids = _text(table[ID])
-        _check_ids(path, ids)
-        labels = _text(table["label"]) if "label" in table.column_names else None
+        ids = text_of(table[ID])
+        check_ids(path, ids)
+        labels = text_of(table["label"]) if "label" in table.column_names else None
         found = {name: _numbers(path, table[name], name, ids) for name in columns}
         if "correct" in table.column_names:
             # Correctness is the file's own word: its labels decide nothing, so nothing hangs on them.
@@ -67,7 +71,7 @@ class Correctness:
                 "sample_id, label and prediction"
             )
         for name in ("label", "prediction"):
-            _no_nulls(path, table[name], name, ids)
+            refuse_nulls(path, table[name], name, ids)
         return cls(path, ids, _equal(table["label"], table["prediction"]), labels, found)
 
     def rows_of(
@@ -97,8 +101,8 @@ class Correctness:
         rows = place.drop_null().to_numpy().astype(np.int64)
         if len(scored) == 0:
             raise SettingsError(
-                f"no sample_id of {self.path} is one of the run's: it has {_some(self.sample_ids)}, the run "
-                f"{_some(sample_ids)}"
+                f"no sample_id of {self.path} is one of the run's: it has {some_of(self.sample_ids)}, "
+                f"the run {some_of(sample_ids)}"
             )
         if not subset:
             self._check_all(sample_ids, scored, rows, failed)
@@ -112,14 +116,14 @@ class Correctness:
         if len(missing):
             raise SettingsError(
                 f"{len(missing):,} of {len(sample_ids):,} scored samples are missing in {self.path}, such as "
-                f"{_some(sample_ids.take(missing))}: add them, or evaluate the others alone (--subset)"
+                f"{some_of(sample_ids.take(missing))}: add them, or evaluate the others alone (--subset)"
             )
         extra = np.setdiff1d(np.arange(len(self.sample_ids)), rows, assume_unique=True)
         unknown = [i for i in self.sample_ids.take(extra).to_pylist() if i not in failed]
         if unknown:
             raise SettingsError(
-                f"{len(unknown):,} samples of {self.path} are not in the run, such as {_some(unknown)}: give "
-                "the file of this run's images, or evaluate the others alone (--subset)"
+                f"{len(unknown):,} samples of {self.path} are not in the run, such as {some_of(unknown)}: "
+                "give the file of this run's images, or evaluate the others alone (--subset)"
             )
 
     def _check_labels(
@@ -139,57 +143,8 @@ class Correctness:
             )
 
 
-def _read(path: Path) -> pa.Table:
-    kind = path.suffix.lower()
-    if kind not in (".parquet", ".csv"):
-        raise SettingsError(f"{path} is neither .parquet nor .csv: correctness is read from these")
-    try:
-        if kind == ".parquet":
-            with pq.ParquetFile(path) as file:
-                return file.read()
-        # An id such as 0001 must stay text.
-        options = pa.csv.ConvertOptions(column_types={ID: pa.string()}, strings_can_be_null=True)
-        return pa.csv.read_csv(path, convert_options=options)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).split("\n")[0]
-        raise SettingsError(
-            f"{path} cannot be read ({reason}): give a Parquet or CSV file"
-        ) from error
-
-
-def _text(column: pa.ChunkedArray) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.string()).combine_chunks()
-
-
-def _check_ids(path: Path, ids: pa.Array) -> None:
-    if len(ids) == 0:
-        raise SettingsError(f"{path} has no rows: give one for each sample")
-    if ids.null_count:
-        raise SettingsError(
-            f"{path} has {ids.null_count:,} rows without a sample_id: add or drop them"
-        )
-    counts = pc.value_counts(ids)
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if len(repeated):
-        raise SettingsError(
-            f"{path} holds {len(repeated):,} ids more than once, such as {_some(repeated)}: give one "
-            "row a sample"
-        )
-
-
-def _no_nulls(path: Path, column: pa.ChunkedArray, name: str, ids: pa.Array) -> None:
-    if column.null_count:
-        at = pc.index(pc.is_null(column.combine_chunks()), True).as_py()
-        raise SettingsError(
-            f"{path} has {column.null_count:,} rows without {name}, the first is {ids[at].as_py()!r}: fill "
-            "them in, or drop the rows and use --subset"
-        )
-
-
 def _outcomes(path: Path, column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    _no_nulls(path, column, "correct", ids)
+    refuse_nulls(path, column, "correct", ids)
     values = column.combine_chunks()
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         words = pc.utf8_lower(values)
@@ -215,22 +170,16 @@ def _equal(label: pa.ChunkedArray, prediction: pa.ChunkedArray) -> np.ndarray:
     left, right = (
         (c.cast(pa.float64()).combine_chunks() for c in (label, prediction))
         if numeric
-        else (_text(c) for c in (label, prediction))
+        else (text_of(c) for c in (label, prediction))
     )
     return pc.equal(left, right).to_numpy(zero_copy_only=False)
 
 
 def _numbers(path: Path, column: pa.ChunkedArray, name: str, ids: pa.Array) -> np.ndarray:
-    _no_nulls(path, column, name, ids)
+    refuse_nulls(path, column, name, ids)
     try:
         return column.cast(pa.float64()).to_numpy()
     except pa.ArrowException as error:
         raise SettingsError(
             f"the column {name} of {path} is {column.type}: a score is a number"
         ) from error
-
-
-def _some(ids: pa.Array | list[str]) -> str:
-    """The first three, for a message."""
-    first = [i if isinstance(i, str) else i.as_py() for i in ids[:3]]
-    return ", ".join(repr(i) for i in first) + (", ..." if len(ids) > 3 else "")
