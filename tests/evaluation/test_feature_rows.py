@@ -25,7 +25,9 @@ class Run:
 
 
 @given(
-    whole=hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.integers(1, 5)), elements=st.integers(0, 99)),
+    whole=hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 30), st.integers(1, 5)), elements=st.integers(0, 99)
+    ),
     cuts=st.lists(st.integers(0, 30), max_size=3),
     size=st.integers(1, 9),
     data=st.data(),
@@ -95,7 +97,8 @@ def test_labels_from_a_file_are_joined_on_the_id(tmp_path, suffix):
     if suffix == ".csv":
         path.write_text("sample_id,label\nc,7\nextra,3\na,10\nb,7\n")
     else:
-        pq.write_table(pa.table({"sample_id": ["c", "extra", "a", "b"], "label": [7, 3, 10, 7]}), path)  # fmt: skip
+        columns = {"sample_id": ["c", "extra", "a", "b"], "label": [7, 3, 10, 7]}
+        pq.write_table(pa.table(columns), path)
     labels = ClassLabels.of_run(Run(["a", "b", "c"], [None] * 3), path)
     assert [labels.classes[target] for target in labels.targets] == ["10", "7", "7"]
 

@@ -1,0 +1,192 @@
+"""CompressionCurve: probe accuracy against the share of the features that is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.evaluation.compression.curve_figure import save_curve
+from qscore_fast.scoring.atomic import write_text
+
+# Two standard errors of a paired mean, 95 % of a normal distribution.
+Z95 = 1.959964
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One strategy at one share.
+
+    Attributes:
+        strategy: discriminative, random, top_tail, bottom_tail, variance or pca.
+        share: asked for.
+        num_kept: k.
+        accuracies: top-1 from 0 to 1, one for each seed.
+        difference: mean accuracy less that of ``random`` at the same share; None without it.
+        interval: 95 % of ``difference``: a normal interval of the paired difference over the test images,
+            for these subsets and this training set.
+    """
+
+    strategy: str
+    share: float
+    num_kept: int
+    accuracies: tuple[float, ...]
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the seeds."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for one."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True)
+class CompressionCurve:
+    """All points, and the accuracy of the whole representation.
+
+    Attributes:
+        full_accuracy: top-1 with all r features.
+        num_features: r.
+        num_train, num_test, num_classes: of the probe.
+        points: strategies in the order asked for, shares descending.
+        probe: what was trained, in words.
+    """
+
+    full_accuracy: float
+    num_features: int
+    num_train: int
+    num_test: int
+    num_classes: int
+    points: tuple[CurvePoint, ...]
+    probe: str
+
+    def of(self, strategy: str) -> list[CurvePoint]:
+        """Those of one strategy."""
+        return [point for point in self.points if point.strategy == strategy]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "full_accuracy": self.full_accuracy,
+            "num_features": self.num_features,
+            "num_train": self.num_train,
+            "num_test": self.num_test,
+            "num_classes": self.num_classes,
+            "probe": self.probe,
+            "points": [
+                {
+                    "strategy": point.strategy,
+                    "share": point.share,
+                    "num_kept": point.num_kept,
+                    "mean": point.mean,
+                    "spread": point.spread,
+                    "accuracies": list(point.accuracies),
+                    "difference_to_random": point.difference,
+                    "interval": point.interval and list(point.interval),
+                }
+                for point in self.points
+            ],
+        }
+
+    def to_markdown(self) -> str:
+        """A row a strategy, a column a share; accuracies in per cent, the spread over seeds beside them."""
+        shares = sorted({point.share for point in self.points}, reverse=True)
+        names = list(dict.fromkeys(point.strategy for point in self.points))
+        lines = [
+            "| kept | " + " | ".join(f"{100 * share:g} %" for share in shares) + " |",
+            "|---|" + "---|" * len(shares),
+        ]
+        for name in names:
+            cells = {point.share: point for point in self.of(name)}
+            lines.append(
+                f"| {name.replace('_', ' ')} | "
+                + " | ".join(_cell(cells[share]) if share in cells else "" for share in shares)
+                + " |"
+            )
+        lines += ["", f"All {self.num_features:,} features: {100 * self.full_accuracy:.2f} %."]
+        return "\n".join(lines) + "\n"
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write compression.json, compression.md and compression.svg.
+
+        Raises:
+            StoreError: the folder cannot be made or written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        paths = [folder / f"compression.{kind}" for kind in ("json", "md", "svg")]
+        write_text(paths[0], json.dumps(self.to_json(), indent=1) + "\n")
+        write_text(paths[1], self.to_markdown())
+        save_curve(
+            {name: [(p.share, p.mean, p.spread) for p in self.of(name)]
+             for name in dict.fromkeys(point.strategy for point in self.points)},
+            self.full_accuracy,
+            paths[2],
+        )  # fmt: skip
+        return paths
+
+
+def points_of(
+    strategies: Sequence[str],
+    shares: Sequence[float],
+    sizes: dict[tuple[str, float], int],
+    correct: dict[tuple[str, float, int], np.ndarray],
+) -> tuple[CurvePoint, ...]:
+    """The points, from which test images each probe got right.
+
+    Args:
+        sizes: k by strategy and share.
+        correct: (n,) bool by strategy, share and seed.
+
+    Raises:
+        SettingsError: no strategy or no share.
+    """
+    if not strategies or not shares:
+        raise SettingsError("a curve needs one strategy and one share or more")
+    means = {
+        key: np.mean(
+            [right for (*found, _), right in correct.items() if tuple(found) == key], axis=0
+        )
+        for key in sizes
+    }
+    points = []
+    for strategy in strategies:
+        for share in sorted(shares, reverse=True):
+            own = [
+                float(right.mean())
+                for (name, at, _), right in sorted(correct.items(), key=lambda item: item[0][2])
+                if (name, at) == (strategy, share)
+            ]
+            difference, interval = None, None
+            if strategy != "random" and ("random", share) in means:
+                paired = means[strategy, share] - means["random", share]
+                difference = float(paired.mean())
+                half = (
+                    Z95 * float(paired.std(ddof=1)) / math.sqrt(len(paired))
+                    if len(paired) > 1
+                    else 0
+                )
+                interval = (difference - half, difference + half)
+            size = sizes[strategy, share]
+            points.append(CurvePoint(strategy, share, size, tuple(own), difference, interval))
+    return tuple(points)
+
+
+def _cell(point: CurvePoint) -> str:
+    spread = f" ± {100 * point.spread:.2f}" if point.spread is not None else ""
+    return f"{100 * point.mean:.2f}{spread}"
