@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError
 
+from qscore_fast.cli.compress_command import compress
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.evaluate_command import evaluate
@@ -251,6 +252,7 @@ _COMMANDS = {
     "rescore": _rescore,
     "metrics": metrics,
     "evaluate": evaluate,
+    "compress": compress,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

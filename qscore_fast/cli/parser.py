@@ -7,6 +7,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser
 
+from qscore_fast.cli.compress_command import compress_parser
 from qscore_fast.cli.encoder_options import (
     SPEC_HELP,
     add_inference,
@@ -51,6 +52,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     )
     commands.add_subcommand(
         "evaluate", evaluate_parser(), help="compare the scores with what a probe gets right"
+    )
+    commands.add_subcommand(
+        "compress", compress_parser(), help="keep a share of the features, and see what that costs"
     )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)

@@ -9,15 +9,23 @@ from qscore_fast.evaluation.compression.selection import (
     kept_indices,
     num_kept,
 )
+from qscore_fast.evaluation.compression.subset_probes import (
+    SHARES,
+    compression_curve,
+    compression_curve_of_runs,
+)
 
 __all__ = [
     "CompressedRun",
     "CompressionCurve",
     "CurvePoint",
     "KeptFeatures",
+    "SHARES",
     "STRATEGIES",
     "Strategy",
     "compress_run",
+    "compression_curve",
+    "compression_curve_of_runs",
     "kept_indices",
     "num_kept",
 ]

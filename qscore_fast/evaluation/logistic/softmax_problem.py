@@ -1,0 +1,137 @@
+"""SoftmaxProblem: mean cross-entropy of many linear probes on the same rows, one read of them for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.scatter import Scatter
+
+# Logits, and with them probabilities, that are held at a time.
+BLOCK_LOGITS = 1 << 22
+IN_MEMORY_BYTES = 8 << 30
+
+
+class SoftmaxProblem:
+    """Rows, centred on their mean, and their classes.
+
+    Products are float32, sums of losses and all that an optimiser sees float64. Rows are widened to float32
+    once where all of them fit in ``in_memory`` bytes, else at each read, part by part.
+
+    Args:
+        rows: (N, r) representations.
+        targets: (N,) int64 classes, 0 to C - 1.
+        num_classes: C.
+        device: where to compute.
+        in_memory: bytes.
+
+    Attributes:
+        mean: (r,) float64 of the rows.
+        covariance: (r, r) float64, divided by N.
+
+    Raises:
+        SettingsError: lengths differ, NaN or Inf in the rows, or a class outside 0 to C - 1.
+    """
+
+    def __init__(
+        self,
+        rows: FeatureRows,
+        targets: np.ndarray,
+        num_classes: int,
+        *,
+        device: str | torch.device = "cpu",
+        in_memory: int = IN_MEMORY_BYTES,
+    ) -> None:
+        if len(rows) != len(targets):
+            raise SettingsError(
+                f"{len(rows):,} representations and {len(targets):,} labels: give one label for each"
+            )
+        if targets.dtype != np.int64 or not 0 <= targets.min() <= targets.max() < num_classes:
+            raise SettingsError(f"targets are no int64 classes from 0 to {num_classes - 1}")
+        self.num_rows, self.num_features = len(rows), rows.num_features
+        self.num_classes = num_classes
+        self.device = torch.device(device)
+        self._rows = rows
+        self._targets = torch.from_numpy(targets).to(self.device)
+        scatter = Scatter(rows.num_features, self.device)
+        for block in rows.blocks(max(1, (1 << 21) // rows.num_features)):
+            wide = torch.from_numpy(np.array(block, np.float64)).to(self.device)
+            if not bool(torch.isfinite(wide).all()):
+                raise SettingsError(
+                    "the representations hold NaN or Inf: leave such rows out (they have no score either)"
+                )
+            scatter.add(wide)
+        self.mean = scatter.mean
+        self.covariance = scatter.centred / self.num_rows
+        self._kept: Tensor | None = None
+        if self.num_rows * self.num_features * 4 <= in_memory:
+            self._kept = torch.cat([block for _, block in self._read(65536)])
+
+    def _read(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """First row and (b, r) centred float32 of every block."""
+        start = 0
+        if self._kept is not None:
+            for start in range(0, self.num_rows, size):
+                yield start, self._kept[start : start + size]
+            return
+        for block in self._rows.blocks(size):
+            wide = torch.from_numpy(np.array(block, np.float64)).to(self.device)
+            yield start, (wide - self.mean).float()
+            start += len(block)
+
+    def evaluate(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor]
+    ) -> list[tuple[float, Tensor, Tensor]]:
+        """Mean loss, and its gradients, of every probe.
+
+        Args:
+            weights: (C, r) float64 each, of the centred rows. biases: (C,) float64 each.
+
+        Returns:
+            loss, gradient (C, r) and (C,) float64, for each probe.
+        """
+        probes, c = len(weights), self.num_classes
+        # Classes first: products with a few classes are several times faster in this layout.
+        joint, bias = _joined(weights), _joined(biases)
+        losses = torch.zeros(probes, dtype=torch.float64, device=self.device)
+        gradient = torch.zeros_like(joint, dtype=torch.float64)
+        bias_gradient = torch.zeros(probes * c, dtype=torch.float64, device=self.device)
+        partial = torch.zeros_like(joint)
+        for number, (start, block) in enumerate(self._blocks(probes)):
+            p = torch.addmm(bias, block, joint.T).view(-1, probes, c)
+            classes = self._targets[start : start + len(block)]
+            wanted = classes[:, None, None].expand(-1, probes, 1)
+            p -= p.amax(-1, keepdim=True)
+            hit = p.gather(-1, wanted)[..., 0]
+            total = p.exp_().sum(-1, keepdim=True)
+            losses += (total[..., 0].log() - hit).sum(0, dtype=torch.float64)
+            p /= total
+            p.scatter_add_(-1, wanted, torch.full_like(hit, -1)[..., None])
+            flat = p.view(len(block), -1)
+            partial.addmm_(flat.T, block)
+            bias_gradient += flat.sum(0, dtype=torch.float64)
+            if number % 16 == 15:  # float32 sums stay short
+                gradient += partial
+                partial.zero_()
+        gradient += partial
+        n = self.num_rows
+        return list(
+            zip(
+                (losses / n).tolist(),
+                (gradient / n).split(c),
+                (bias_gradient / n).split(c),
+                strict=True,
+            )
+        )
+
+    def _blocks(self, probes: int) -> Iterator[tuple[int, Tensor]]:
+        return self._read(min(16384, max(64, BLOCK_LOGITS // (probes * self.num_classes))))
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.float() for part in parts])
