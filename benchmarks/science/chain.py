@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
@@ -17,7 +14,7 @@ from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.compression import compression_curve_of_runs
 from qscore_fast.evaluation.failure import evaluate_run
 from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
+from qscore_fast.evaluation.logistic import linear_probe
 from qscore_fast.evaluation.measures import measure_run
 from qscore_fast.images import Source
 from qscore_fast.scoring import ScoreRun
@@ -74,7 +71,9 @@ def run_chain(
     }
 
     def probe(place: Path) -> dict[str, Any]:
-        return _probe(train, test, place, device)
+        found = linear_probe(train, test, device=device)
+        found.write(place)
+        return found.to_json()
 
     def failure(place: Path) -> dict[str, Any]:
         found = evaluate_run(
@@ -121,37 +120,3 @@ def run_chain(
            "fingerprint": encoder.fingerprint},
         **done,
     }  # fmt: skip
-
-
-def _probe(train: ScoreRun, test: ScoreRun, place: Path, device: str) -> dict[str, Any]:
-    """Train the linear probe; probe.parquet has what it says of every test image."""
-    labels = ClassLabels.of_run(train)
-    wanted = ClassLabels.of_run(test, classes=labels.classes)
-    rows = FeatureRows.of(train)
-    C = chosen_C(rows, labels.targets, labels.num_classes, device=device)
-    problem = SoftmaxProblem(rows, labels.targets, labels.num_classes, device=device)
-    fit = fit_logistic(problem, [C])[0]
-    blocks = [
-        fit.logits(torch.from_numpy(np.array(block, np.float32)).to(device)).cpu()
-        for block in FeatureRows.of(test).blocks(8192)
-    ]
-    logits = torch.cat(blocks)
-    confidence, prediction = logits.softmax(1).max(1)
-    names = np.array(labels.classes, dtype=object)
-    table = {
-        "sample_id": test.scores()["sample_id"],
-        "label": pa.array(names[wanted.targets], pa.string()),
-        "prediction": pa.array(names[prediction.numpy()], pa.string()),
-        "confidence": confidence.double().numpy(),
-    }
-    pq.write_table(pa.table(table), place / "probe.parquet")
-    top5 = logits.topk(min(5, logits.shape[1])).indices.numpy()
-    right = top5 == wanted.targets[:, None]
-    return {
-        "C": C,
-        "top1": float(right[:, 0].mean()),
-        "top5": float(right.any(1).mean()),
-        "num_classes": labels.num_classes,
-        "converged": fit.converged,
-        "iterations": fit.iterations,
-    }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
+# The probe's own confidence was trained on labels.
+NO_RIVALS = ("q_score", "constant", "shuffled", "confidence")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def _prediction(table: dict[str, Any]) -> list[Verdict]:
     rivals = [
         score
         for score in table["scores"]
-        if not score["uses_labels"] and score["name"] not in ("q_score", "constant", "shuffled")
+        if not score["uses_labels"] and score["name"] not in NO_RIVALS
     ]
     better, worse, same = [], [], []
     for score in rivals:

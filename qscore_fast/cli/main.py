@@ -19,6 +19,7 @@ from qscore_fast.cli.evaluate_command import evaluate
 from qscore_fast.cli.helper_processes import HelperProcesses
 from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
+from qscore_fast.cli.probe_command import probe
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
 from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError
@@ -251,6 +252,7 @@ _COMMANDS = {
     "discover": _discover,
     "rescore": _rescore,
     "metrics": metrics,
+    "probe": probe,
     "evaluate": evaluate,
     "compress": compress,
     "demo": _demo,

@@ -18,6 +18,7 @@ from qscore_fast.cli.encoders_parser import add_encoders_command
 from qscore_fast.cli.evaluate_command import evaluate_parser
 from qscore_fast.cli.metrics_command import metrics_parser
 from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.probe_command import probe_parser
 from qscore_fast.cli.source_options import IMAGES_HELP, add_source
 
 
@@ -49,6 +50,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     )
     commands.add_subcommand(
         "metrics", metrics_parser(), help="measure a whole run's representations without labels"
+    )
+    commands.add_subcommand(
+        "probe", probe_parser(), help="train a linear probe and see which images it gets right"
     )
     commands.add_subcommand(
         "evaluate", evaluate_parser(), help="compare the scores with what a probe gets right"

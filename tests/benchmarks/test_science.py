@@ -1,0 +1,209 @@
+"""The experiment: planted truth is found; the chain runs on ImageNet's layout and resumes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from imagenet_tree import WNIDS, save_imagenet_tree
+from PIL import Image
+from sklearn.metrics import f1_score, roc_auc_score
+
+import qscore_fast as qf
+from benchmarks.science.__main__ import main
+from benchmarks.science.claims import FAILS, HOLDS, OPEN, by_interval
+from benchmarks.science.fashion_mnist import class_folders
+from benchmarks.science.feature_checks import feature_checks
+from benchmarks.science.planted import CLASS_SPECIFIC, RARE, UBIQUITOUS, planted_population
+from benchmarks.science.planted_result import planted_results
+from benchmarks.science.steps import Steps
+from qscore_fast import reference
+from qscore_fast.errors import QScoreError, SourceError
+from qscore_fast.evaluation.class_labels import ClassLabels
+from qscore_fast.evaluation.feature_rows import FeatureRows
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_planted_features_are_found_and_planted_quality_is_ranked(seed):
+    population = planted_population(seed=seed)
+    h = torch.from_numpy(population.h)
+    features = qf.discriminative_features(qf.FeatureCensus(512).update(h))
+    assert f1_score(population.class_specific, features.mask.numpy()) >= 0.95
+    assert roc_auc_score(population.good, qf.q_score(h, features).numpy()) >= 0.95
+
+
+def test_the_population_is_what_it_says():
+    population = planted_population(5000, 256, 8, rare=0.4, ubiquitous=0.1, good=0.6, seed=3)
+    shares = np.bincount(population.kinds) / 256
+    np.testing.assert_allclose(shares, [0.4, 0.5, 0.1], atol=0.005)
+    assert abs(population.good.mean() - 0.6) < 0.03
+    fires = population.h > 1.5  # the background ends below
+    often = fires.mean(0)
+    kinds = population.kinds
+    assert often[kinds == RARE].max() < often[kinds == CLASS_SPECIFIC].min()
+    assert often[kinds == UBIQUITOUS].min() > often[kinds == RARE].max()
+    own = population.owner
+    for feature in np.flatnonzero(kinds == CLASS_SPECIFIC)[:20]:
+        good = fires[:, feature] & population.good
+        assert (population.labels[good] == own[feature]).all()
+    poor = fires[:, kinds == CLASS_SPECIFIC] & ~population.good[:, None]
+    sample, feature = poor.nonzero()
+    of_own = population.labels[sample] == own[kinds == CLASS_SPECIFIC][feature]
+    assert 0.3 < of_own.mean() < 0.7  # half of them are another class's
+
+
+def test_the_rows_of_the_table_hold_a_figure_a_seed():
+    rows = planted_results(seeds=(0,))
+    first = rows[0]
+    population = planted_population(seed=0)
+    norm = np.linalg.norm(population.h.astype(np.float64), axis=1)
+    assert first["AUROC of L2 norm"][0] == pytest.approx(
+        roc_auc_score(population.good, norm), abs=1e-4
+    )
+    assert all(len(row["f1"]) == 1 for row in rows)
+
+
+def test_a_step_is_done_once_and_again_for_other_settings(tmp_path):
+    calls = []
+
+    def work(folder: Path):
+        assert not list(folder.iterdir())
+        (folder / "file").write_text("x")
+        calls.append(folder)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return {"value": len(calls)}
+
+    steps = Steps(tmp_path, lambda _: None)
+    assert steps.run("a", {"n": (1, 2)}, work) == {"value": 1}
+    assert steps.run("a", {"n": (1, 2)}, work) == {"value": 1}
+    with pytest.raises(KeyboardInterrupt):
+        steps.run("a", {"n": (1, 3)}, work)
+    assert Steps(tmp_path, lambda _: None).run("a", {"n": (1, 3)}, work) == {"value": 3}
+    (tmp_path / "a.json").write_text("{")
+    assert steps.run("a", {"n": (1, 3)}, work) == {"value": 4}
+
+
+def test_feature_checks_match_brute_force():
+    population = planted_population(600, 128, 4, seed=1)
+    h = torch.from_numpy(population.h)
+    features = qf.discriminative_features(qf.FeatureCensus(128).update(h))
+    rows = FeatureRows((population.h[:256], population.h[256:]))
+    found = feature_checks(rows, ClassLabels(population.labels, tuple("abcd")), features)
+    active = reference.highly_active(h.double(), 4.0).numpy()
+    purity = [
+        max(active[population.labels == c, j].sum() for c in range(4)) / active[:, j].sum()
+        for j in features.indices.tolist()
+    ]
+    assert found["purity"]["in_d"] == pytest.approx(np.mean(purity))
+    assert found["num_dead"] == int((active.sum(0) == 0).sum())
+    assert sum(found["num_features"].values()) + found["num_dead"] == 128
+    assert len(found["jaccard"]) == 10
+    assert np.mean(found["jaccard"]) > np.mean(found["jaccard_by_chance"])
+
+
+def test_a_claim_is_decided_by_its_interval():
+    assert [by_interval(*at) for at in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
+        HOLDS,
+        FAILS,
+        OPEN,
+    ]
+    assert by_interval(0.45, 0.49, 0.5) == FAILS
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_imagenet_tree(tmp_path_factory.mktemp("imagenet"), num_train=40, num_val=60)
+
+
+def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
+    words = [
+        "--imagenet", str(tree), "--encoder", str(checkpoint), "--out", str(tmp_path / "work"),
+        "--results", str(tmp_path / "results"), "--document", str(tmp_path / "docs"),
+        "--resamples", "50", "--seeds", "2", "--eps", "3", "--device", "cpu",
+    ]  # fmt: skip
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert said.index("estimated time") < said.index("scoring the train images")
+    (file,) = tmp_path.joinpath("results").rglob("science-*.json")
+    chain = json.loads(file.read_text())["chain"]
+    assert [chain["data"][split]["num_scored"] for split in ("train", "test")] == [120, 60]
+    assert chain["probe"]["num_classes"] == len(WNIDS)
+    assert chain["probe"]["top1"] > 0.6  # t-shirts, trousers and pullovers
+    assert chain["failure"]["num_wrong"] == round(60 * (1 - chain["probe"]["top1"]))
+    assert len(chain["compression"]["points"]) == 6 * 9
+    text = (tmp_path / "docs" / "science.md").read_text()
+    for title in ("The claims", "Table 1", "Every rival", "Fig. 1", "Fig. 2", "planted"):
+        assert title in text
+    assert f"{100 * chain['probe']['top1']:.2f}" in text
+    for figure in ("activations", "compression"):
+        assert f"images/science-{figure}.svg" in text
+        assert (tmp_path / "docs" / "images" / f"science-{figure}.svg").stat().st_size > 2000
+
+    # One step is lost: the others are not done again.
+    (tmp_path / "work" / "compression.json").unlink()
+    file.unlink()
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert said.count("done before") == 5 and "compression ..." in said
+    (file,) = tmp_path.joinpath("results").rglob("science-*.json")
+    assert json.loads(file.read_text())["chain"] == chain
+
+
+def test_classes_restrict_both_sides(tree, tmp_path):
+    from benchmarks.science.imagenet import imagenet_sources
+
+    names = tmp_path / "classes.txt"
+    names.write_text("".join(f"{wnid}\n" for wnid in WNIDS[:2]))
+    sources = imagenet_sources(tree, str(names))
+    labels = {
+        split: {sample.label for unit in source.units(64) for sample in source.read(unit)}
+        for split, source in sources.items()
+    }
+    assert labels == {"train": set(WNIDS[:2]), "test": set(WNIDS[:2])}
+
+
+def test_what_is_no_imagenet_is_refused(tree, tmp_path):
+    from benchmarks.science.imagenet import imagenet_sources
+
+    with pytest.raises(SourceError, match="holds neither"):
+        imagenet_sources(tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(tree / split)
+    with pytest.raises(SourceError, match="labels of the validation images"):
+        imagenet_sources(tmp_path)
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    return gzip.compress(header + array.tobytes())
+
+
+def test_fashion_mnists_own_files_become_class_folders(tmp_path):
+    rng = np.random.default_rng(0)
+    images = {
+        stem: rng.integers(0, 256, (n, 28, 28), np.uint8)
+        for stem, n in (("train", 12), ("t10k", 5))
+    }
+    for stem, pixels in images.items():
+        labels = (np.arange(len(pixels)) % 10).astype(np.uint8)
+        (tmp_path / f"{stem}-images-idx3-ubyte.gz").write_bytes(idx(pixels))
+        (tmp_path / f"{stem}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+    folders = class_folders(tmp_path, tmp_path / "out", limit=11)
+    found = sorted(folders["train"].rglob("*.png"))
+    assert len(found) == 11
+    for path in found:
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), images["train"][int(path.stem)])
+    assert len(list(folders["test"].rglob("*.png"))) == 5
+    whole = (tmp_path / "train-images-idx3-ubyte.gz").read_bytes()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[:-400])
+    with pytest.raises(QScoreError, match="train-images-idx3-ubyte.gz is no whole gzip file"):
+        class_folders(tmp_path, tmp_path / "again")
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole)
+    with pytest.raises(SourceError, match="dataset-fashion-mnist"):
+        class_folders(tmp_path, tmp_path / "again")

@@ -1,0 +1,132 @@
+"""A linear probe from two runs: its files, its accuracies, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sample_data import save_images
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import top_k_accuracy_score
+
+from qscore_fast.cli.probe_command import probe, probe_parser
+from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.failure import Correctness
+from qscore_fast.evaluation.logistic import linear_probe
+from qscore_fast.scoring import ScoreRun, score
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint: Path) -> Encoder:
+    return load_encoder(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> list[ScoreRun]:
+    """400 training images and 150 others, one of which is bad."""
+    place = tmp_path_factory.mktemp("probe")
+    folders = [
+        save_images(place / "train", 400, start=200),
+        save_images(place / "test", 150),
+    ]
+    (folders[1] / "bag" / "bad.png").write_bytes(b"")
+    return [
+        score(
+            folder, encoder, place / f"{folder.name}-run", unit_size=64, embeddings="npy", eps=3.0
+        )
+        for folder in folders
+    ]
+
+
+def test_answers_are_those_of_scikit_learn(runs, tmp_path):
+    train, test = runs
+    C = 1e-2
+    x = train.embeddings().astype(np.float64)
+    C /= x.var(0).mean()  # so that the scale of the features does not decide
+    found = linear_probe(train, test, C=C)
+    theirs = LogisticRegression(C=C, tol=1e-8, max_iter=500, solver="newton-cholesky").fit(
+        x, train.scores()["label"].to_numpy()
+    )
+    tx, ty = test.embeddings().astype(np.float64), test.scores()["label"].to_numpy()
+    assert list(found.classes) == list(theirs.classes_)
+    probability = theirs.predict_proba(tx)
+    ours = np.exp(found.logits - found.logits.max(1, keepdims=True))
+    np.testing.assert_allclose(ours / ours.sum(1, keepdims=True), probability, atol=5e-3)
+    assert found.top(1) == pytest.approx(theirs.score(tx, ty), abs=1.5 / len(ty))
+    expected = top_k_accuracy_score(ty, probability, k=5, labels=theirs.classes_)
+    assert found.top(5) == pytest.approx(expected, abs=1.5 / len(ty))
+
+
+def test_the_files_are_what_evaluate_reads(runs, tmp_path):
+    found = linear_probe(*runs)
+    found.write(tmp_path)
+    table = pd.read_parquet(tmp_path / "probe.parquet")
+    assert table["sample_id"].tolist() == runs[1].scores()["sample_id"].to_pylist()
+    assert table["label"].tolist() == runs[1].scores()["label"].to_pylist()
+    assert ((table["label"] == table["prediction"]) == table["correct"]).all()
+    logits = np.load(tmp_path / "logits.npy", allow_pickle=False)
+    assert [found.classes[i] for i in logits.argmax(1)] == table["prediction"].tolist()
+    read = Correctness.read(tmp_path / "probe.parquet", ["confidence"])
+    np.testing.assert_array_equal(read.correct, found.correct)
+    with np.load(tmp_path / "probe.npz", allow_pickle=False) as saved:
+        again = runs[1].embeddings().astype(np.float64) @ saved["weight"].T + saved["bias"]
+        assert str(saved["fingerprint"]) == runs[0].features.fingerprint
+    np.testing.assert_allclose(again, logits, atol=1e-3)
+    content = json.loads((tmp_path / "probe.json").read_text())
+    by_class = table.groupby("label")["correct"].mean()
+    for name, accuracy in content["accuracy_by_class"].items():
+        assert accuracy == (pytest.approx(by_class[name]) if name in by_class else None)
+
+
+def test_the_command_prints_what_it_found(runs, tmp_path, capsys):
+    words = [str(run.path) for run in runs]
+    probe(probe_parser().parse_args([*words, "--out", str(tmp_path / "p"), "--json"]))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["top1"] == pd.read_parquet(tmp_path / "p" / "probe.parquet")["correct"].mean()
+    assert printed["num_test"] == 150
+    probe(probe_parser().parse_args([*words, "--C", "0.1"]))
+    assert "top-1" in capsys.readouterr().out
+
+
+def test_labels_of_a_file_count_instead_of_the_folders(runs, tmp_path):
+    train, test = runs
+    paths = []
+    for run, name in ((train, "a.csv"), (test, "b.csv")):
+        table = run.scores().select(["sample_id", "label"]).to_pandas()
+        table["label"] = np.where(table["label"] == "trouser", "yes", "no")
+        paths.append(tmp_path / name)
+        table.to_csv(paths[-1], index=False)
+    found = linear_probe(train, test, labels=paths[0], test_labels=paths[1])
+    assert found.classes == ("no", "yes")
+    assert found.top(1) > 0.9
+    assert found.top(5) == 1
+
+
+def test_what_makes_no_sense_is_refused(runs, tmp_path, encoder):
+    train, test = runs
+    with pytest.raises(SettingsError, match="C is 0"):
+        linear_probe(train, test, C=0.0)
+    one = tmp_path / "one.csv"
+    train.scores().select(["sample_id", "label"]).to_pandas().assign(label="a").to_csv(
+        one, index=False
+    )
+    with pytest.raises(SettingsError, match="class 'a'"):
+        linear_probe(train, test, labels=one)
+    with pytest.raises(SettingsError, match="none of the"):
+        linear_probe(train, test, test_labels=_renamed(test, tmp_path / "other.csv"))
+    other = ScoreRun(test.path)
+    other.features = replace(test.features, fingerprint="0" * 64)
+    with pytest.raises(SettingsError, match="different encoders"):
+        linear_probe(train, other)
+
+
+def _renamed(run: ScoreRun, path: Path) -> Path:
+    run.scores().select(["sample_id", "label"]).to_pandas().assign(label="zebra").to_csv(
+        path, index=False
+    )
+    return path
