@@ -50,7 +50,10 @@ One encoder on one data set is one case. The paper's are eight systems on ImageN
 
 def _filled(text: str) -> str:
     paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
-    return "\n\n".join(textwrap.fill(part, 108) for part in paragraphs)
+    return "\n\n".join(
+        textwrap.fill(part, 108, break_on_hyphens=False, break_long_words=False)
+        for part in paragraphs
+    )
 
 
 def _claims(chain: dict[str, Any]) -> str:
