@@ -28,7 +28,9 @@ def save_activation_figure(
         inside = np.flatnonzero(chosen)
         if len(inside):
             for at in (inside[0], inside[-1]):
-                axes.vlines(at, 0, heights[at], color="#222222", linewidth=1.0, linestyle=(0, (4, 3)))
+                axes.vlines(
+                    at, 0, heights[at], color="#222222", linewidth=1.0, linestyle=(0, (4, 3))
+                )
         axes.set_xlim(0, len(order) - 1)
         axes.set_ylim(bottom=0)
         dead = int((percent == 0).sum())
