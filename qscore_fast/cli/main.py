@@ -17,6 +17,7 @@ from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.evaluate_command import evaluate
 from qscore_fast.cli.helper_processes import HelperProcesses
+from qscore_fast.cli.knn_command import knn
 from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.probe_command import probe
@@ -253,6 +254,7 @@ _COMMANDS = {
     "rescore": _rescore,
     "metrics": metrics,
     "probe": probe,
+    "knn": knn,
     "evaluate": evaluate,
     "compress": compress,
     "demo": _demo,

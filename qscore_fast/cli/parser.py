@@ -16,6 +16,7 @@ from qscore_fast.cli.encoder_options import (
 )
 from qscore_fast.cli.encoders_parser import add_encoders_command
 from qscore_fast.cli.evaluate_command import evaluate_parser
+from qscore_fast.cli.knn_command import knn_parser
 from qscore_fast.cli.metrics_command import metrics_parser
 from qscore_fast.cli.new_parser import add_json, new_parser
 from qscore_fast.cli.probe_command import probe_parser
@@ -53,6 +54,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     )
     commands.add_subcommand(
         "probe", probe_parser(), help="train a linear probe and see which images it gets right"
+    )
+    commands.add_subcommand(
+        "knn", knn_parser(), help="classify a run's images by their nearest neighbours in another"
     )
     commands.add_subcommand(
         "evaluate", evaluate_parser(), help="compare the scores with what a probe gets right"
