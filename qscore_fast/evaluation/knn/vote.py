@@ -24,8 +24,8 @@ def votes(
     """(q, C) float64, rows sum to 1: how the k nearest vote.
 
     ``softmax``: a neighbour at cosine s weighs exp(s / T), as in InstDisc (T = 0.1, k = 200) and DINO
-    (T = 0.07, k = 20). ``uniform``: every neighbour weighs the same. Where a query's neighbours number fewer than k (an
-    index that found no more) those vote. Equal classes rank by their number.
+    (T = 0.07, k = 20). ``uniform``: every neighbour weighs the same. Where an index found fewer than k, those
+    vote. Equal classes rank by their number.
 
     Args:
         targets: (N,) int64 of the references.
