@@ -6,21 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
-from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.compression import compression_curve_of_runs
+from qscore_fast.evaluation.discovery import discovery_report
 from qscore_fast.evaluation.failure import evaluate_run
-from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.logistic import linear_probe
 from qscore_fast.evaluation.measures import measure_run
 from qscore_fast.images import Source
 from qscore_fast.scoring import ScoreRun
 
-from .activation_figure import save_activation_figure
-from .feature_checks import feature_checks
 from .steps import Steps
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -87,12 +82,9 @@ def run_chain(
         return found.table.to_json()
 
     def discovery(place: Path) -> dict[str, Any]:
-        found = feature_checks(FeatureRows.of(train), ClassLabels.of_run(train), train.features)
-        save_activation_figure(
-            np.array(found["percent"]), np.array(found["in_d"]), found["lower"], found["upper"],
-            place / "activations.svg",
-        )  # fmt: skip
-        return found
+        found = discovery_report(train, labels=True)
+        found.write(place)
+        return found.to_json()
 
     def compression(place: Path) -> dict[str, Any]:
         curve = compression_curve_of_runs(

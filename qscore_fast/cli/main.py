@@ -156,6 +156,14 @@ def _discover(options: Namespace) -> None:
         options.run, eps=options.eps, lower=options.lower, upper=options.upper, out=options.out
     )
     features, notes = found.features, found.notes()
+    report, about = None, []
+    if options.report is not None:
+        from qscore_fast.evaluation.discovery import discovery_report
+
+        report = discovery_report(options.run, features, labels=options.labels)
+        about = [*report.lines(), *(f"written {path}" for path in report.write(options.report))]
+    elif options.labels is not None:
+        raise SettingsError("--labels are for the report: give --report, too")
     content = {
         "eps": features.eps,
         "lower": features.lower,
@@ -169,6 +177,7 @@ def _discover(options: Namespace) -> None:
         "empty_fraction_by_eps": {f"{eps:g}": share for eps, share in found.empty.items()},
         "notes": notes,
         "features": options.out or f"{options.run}/features.npz",
+        "report": report and report.to_json(),
     }
     lines = [
         f"features    {content['num_discriminative']:,} of {content['num_features']:,} are "
@@ -179,6 +188,7 @@ def _discover(options: Namespace) -> None:
         "discriminative feature: score 0",
         f"written     {content['features']}" + ("" if options.out else " and scores.parquet"),
         *(f"note        {note}" for note in notes),
+        *about,
     ]
     print_result(content, lines, options.json)
 

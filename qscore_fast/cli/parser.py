@@ -199,7 +199,14 @@ that is more than 1 %, proposes the largest eps for which it is not. No labels a
 examples:
   qscore discover runs/a --eps 3
   qscore discover runs/a --eps auto
-  qscore discover runs/a --eps 3.5 --out features.npz    the run's own scores stay as they are""",
+  qscore discover runs/a --eps 3.5 --out features.npz    the run's own scores stay as they are
+  qscore discover runs/a --report about                  how stable D is, and what its features stand for
+
+written to the folder of --report:
+  discovery.json      half-split stability; with labels, the purity of features below, in and above D
+  features.parquet    a row a feature: how often it fires, whether it is in D; with labels, its classes
+  top_images.parquet  for every feature the images in which it stands out most
+  activations.svg     the features in the order of how often they fire""",
     )
     parser.add_argument("run", metavar="DIR", type=str, help="the folder of a finished run")
     _add_discovery(parser, "at least the run's --activation-eps", 4.0)
@@ -208,6 +215,12 @@ examples:
         type=str | None,
         help="write the features to this file (default: the run's features.npz and, to match, its "
         "scores.parquet)",
+    )
+    parser.add_argument("--report", type=str | None, help="write what D is made of to this folder")
+    parser.add_argument(
+        "--labels",
+        type=str | None,
+        help="of the report: a file with sample_id and label (default: the run's own, if it has any)",
     )
     return add_json(parser)
 

@@ -17,14 +17,10 @@ import qscore_fast as qf
 from benchmarks.science.__main__ import main
 from benchmarks.science.claims import FAILS, HOLDS, OPEN, by_interval
 from benchmarks.science.fashion_mnist import class_folders
-from benchmarks.science.feature_checks import feature_checks
 from benchmarks.science.planted import CLASS_SPECIFIC, RARE, UBIQUITOUS, planted_population
 from benchmarks.science.planted_result import planted_results
 from benchmarks.science.steps import Steps
-from qscore_fast import reference
 from qscore_fast.errors import QScoreError, SourceError
-from qscore_fast.evaluation.class_labels import ClassLabels
-from qscore_fast.evaluation.feature_rows import FeatureRows
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -86,24 +82,6 @@ def test_a_step_is_done_once_and_again_for_other_settings(tmp_path):
     assert Steps(tmp_path, lambda _: None).run("a", {"n": (1, 3)}, work) == {"value": 3}
     (tmp_path / "a.json").write_text("{")
     assert steps.run("a", {"n": (1, 3)}, work) == {"value": 4}
-
-
-def test_feature_checks_match_brute_force():
-    population = planted_population(600, 128, 4, seed=1)
-    h = torch.from_numpy(population.h)
-    features = qf.discriminative_features(qf.FeatureCensus(128).update(h))
-    rows = FeatureRows((population.h[:256], population.h[256:]))
-    found = feature_checks(rows, ClassLabels(population.labels, tuple("abcd")), features)
-    active = reference.highly_active(h.double(), 4.0).numpy()
-    purity = [
-        max(active[population.labels == c, j].sum() for c in range(4)) / active[:, j].sum()
-        for j in features.indices.tolist()
-    ]
-    assert found["purity"]["in_d"] == pytest.approx(np.mean(purity))
-    assert found["num_dead"] == int((active.sum(0) == 0).sum())
-    assert sum(found["num_features"].values()) + found["num_dead"] == 128
-    assert len(found["jaccard"]) == 10
-    assert np.mean(found["jaccard"]) > np.mean(found["jaccard_by_chance"])
 
 
 def test_a_claim_is_decided_by_its_interval():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from qscore_fast.scoring.atomic import replacing
+
 
 def save_activation_figure(
     percent: np.ndarray, in_d: np.ndarray, lower: float, upper: float, path: Path
@@ -42,4 +44,5 @@ def save_activation_figure(
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, metadata=metadata)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
