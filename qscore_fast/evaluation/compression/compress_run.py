@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qscore_fast.errors import MissingExtraError, SettingsError, StoreError
+from qscore_fast.errors import MissingExtraError, SettingsError
 from qscore_fast.evaluation.compression.kept_features import KeptFeatures
 from qscore_fast.evaluation.compression.selection import Strategy, column_variances, kept_indices
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.atomic import replacing
+from qscore_fast.scoring.atomic import made_folder, replacing
 
 FileFormat = Literal["npy", "parquet"]
 IndexKind = Literal["none", "flat", "fp16"]
@@ -116,11 +116,7 @@ def compress_run(
     rows = FeatureRows.of(run)
     kept = _kept(run, rows, keep, strategy, seed)
     reduced = rows.select(kept.indices)
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+    folder = made_folder(out)
 
     ids = run.scores()[ID].combine_chunks()
     data = folder / f"embeddings.{file_format}"

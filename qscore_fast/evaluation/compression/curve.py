@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.compression.curve_figure import save_curve
-from qscore_fast.scoring.atomic import write_text
+from qscore_fast.scoring.atomic import made_folder, write_text
 
 # Two standard errors of a paired mean, 95 % of a normal distribution.
 Z95 = 1.959964
@@ -124,11 +124,7 @@ class CompressionCurve:
         Raises:
             StoreError: the folder cannot be made or written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        folder = made_folder(folder)
         paths = [folder / f"compression.{kind}" for kind in ("json", "md", "svg")]
         write_text(paths[0], json.dumps(self.to_json(), indent=1) + "\n")
         write_text(paths[1], self.to_markdown())

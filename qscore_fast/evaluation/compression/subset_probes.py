@@ -23,7 +23,7 @@ from qscore_fast.evaluation.compression.selection import (
 )
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
-from qscore_fast.scoring import ScoreRun
+from qscore_fast.evaluation.run_pair import Run, run_pair
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 PCA = "pca"
@@ -33,8 +33,8 @@ Key = tuple[str, float, int]
 
 
 def compression_curve_of_runs(
-    train: str | os.PathLike[str] | ScoreRun,
-    test: str | os.PathLike[str] | ScoreRun,
+    train: Run,
+    test: Run,
     *,
     labels: str | os.PathLike[str] | None = None,
     test_labels: str | os.PathLike[str] | None = None,
@@ -54,11 +54,7 @@ def compression_curve_of_runs(
         SettingsError: other encoders, labels that are missing, or a setting out of range.
         StoreError: a run is not complete, or has no embeddings.
     """
-    train, test = (run if isinstance(run, ScoreRun) else ScoreRun(run) for run in (train, test))
-    if train.features.fingerprint != test.features.fingerprint:
-        raise SettingsError(
-            f"{train.path} and {test.path} are runs of different encoders: score both with the same one"
-        )
+    train, test = run_pair(train, test)
     known = ClassLabels.of_run(train, labels)
     wanted = ClassLabels.of_run(test, test_labels, known.classes)
     return compression_curve(

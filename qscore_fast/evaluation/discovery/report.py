@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.discovery.activation_figure import save_activation_figure
 from qscore_fast.evaluation.discovery.activity import FeatureActivity, feature_activity
 from qscore_fast.features import DiscriminativeFeatures, FeatureCensus, discriminative_features
 from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.atomic import replacing, write_text
+from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 from qscore_fast.scoring.store import Store
 
 BANDS = ("below", "in_d", "above")
@@ -146,11 +146,7 @@ class DiscoveryReport:
         Raises:
             StoreError: the folder cannot be made or written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        folder = made_folder(folder)
         paths = [folder / name for name in FILES]
         write_text(paths[0], json.dumps(self.to_json(), indent=1) + "\n")
         for path, table in ((paths[1], self._features_table()), (paths[2], self._top_table())):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure.correctness import Correctness
 from qscore_fast.evaluation.failure.failure_table import FailureTable
 from qscore_fast.evaluation.failure.metrics import Metric
@@ -22,7 +22,7 @@ from qscore_fast.evaluation.failure.probe_scores import probe_scores
 from qscore_fast.evaluation.failure.run_scores import RivalSettings, scores_of_run
 from qscore_fast.evaluation.failure.score_evaluation import evaluate
 from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.atomic import replacing, write_text
+from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
 FILES = ("failure.json", "failure.md", "failure.parquet")
 
@@ -58,11 +58,7 @@ class RunEvaluation:
         Raises:
             StoreError: the folder cannot be made or written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        folder = made_folder(folder)
         paths = [folder / name for name in FILES]
         content = {"model": self.model, **self.table.to_json()}
         write_text(paths[0], json.dumps(content, indent=1) + "\n")

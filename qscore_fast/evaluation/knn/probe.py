@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.knn.index import IndexName, searched
 from qscore_fast.evaluation.knn.vote import Weighting, votes
+from qscore_fast.evaluation.run_pair import Run, run_pair
 from qscore_fast.evaluation.sample_file import ID
-from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.atomic import replacing, write_text
+from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
 KS = (10, 20, 100, 200)
 PRIMARY = 20
@@ -83,11 +83,7 @@ class KNNProbe:
         Raises:
             StoreError: the folder cannot be made or written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        folder = made_folder(folder)
         names = pa.array(self.classes, pa.string())
         columns = {
             ID: self.sample_ids,
@@ -104,8 +100,8 @@ class KNNProbe:
 
 
 def knn_probe(
-    train: str | os.PathLike[str] | ScoreRun,
-    test: str | os.PathLike[str] | ScoreRun,
+    train: Run,
+    test: Run,
     *,
     ks: Sequence[int] = KS,
     temperature: float = 0.07,
@@ -133,11 +129,7 @@ def knn_probe(
     """
     if not ks or min(ks) < 1:
         raise SettingsError(f"k is {list(ks)}: give one number from 1 on, or more")
-    train, test = (run if isinstance(run, ScoreRun) else ScoreRun(run) for run in (train, test))
-    if train.features.fingerprint != test.features.fingerprint:
-        raise SettingsError(
-            f"{train.path} and {test.path} are runs of different encoders: score both with the same one"
-        )
+    train, test = run_pair(train, test)
     known = ClassLabels.of_run(train, labels)
     wanted = ClassLabels.of_run(test, test_labels, known.classes)
     found = searched(FeatureRows.of(test), FeatureRows.of(train), max(ks), index, device=device)

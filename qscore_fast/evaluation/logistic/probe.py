@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from qscore_fast.errors import SettingsError, StoreError
+from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.logistic.choice import chosen_C
 from qscore_fast.evaluation.logistic.fit import LogisticFit, fit_logistic
 from qscore_fast.evaluation.logistic.softmax_problem import SoftmaxProblem
+from qscore_fast.evaluation.run_pair import Run, run_pair
 from qscore_fast.evaluation.sample_file import ID
-from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.atomic import replacing, write_text
+from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
 BLOCK = 8192
 
@@ -108,11 +108,7 @@ class LinearProbe:
         Raises:
             StoreError: the folder cannot be made or written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        folder = made_folder(folder)
         paths = [
             folder / name for name in ("probe.parquet", "logits.npy", "probe.npz", "probe.json")
         ]
@@ -142,8 +138,8 @@ class LinearProbe:
 
 
 def linear_probe(
-    train: str | os.PathLike[str] | ScoreRun,
-    test: str | os.PathLike[str] | ScoreRun,
+    train: Run,
+    test: Run,
     *,
     labels: str | os.PathLike[str] | None = None,
     test_labels: str | os.PathLike[str] | None = None,
@@ -163,11 +159,7 @@ def linear_probe(
             images, NaN or Inf, C not above 0.
         StoreError: a run is not complete, or has no embeddings.
     """
-    train, test = (run if isinstance(run, ScoreRun) else ScoreRun(run) for run in (train, test))
-    if train.features.fingerprint != test.features.fingerprint:
-        raise SettingsError(
-            f"{train.path} and {test.path} are runs of different encoders: score both with the same one"
-        )
+    train, test = run_pair(train, test)
     known = ClassLabels.of_run(train, labels)
     if known.num_classes < 2:
         raise SettingsError(f"all samples are of class {known.classes[0]!r}: a probe needs two")
