@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from qscore_fast import backends, ops, reference
-from qscore_fast.reference import RowScores, RowStats, SparseActivations
+from qscore_fast.reference import COMBINATIONS, MapScores, RowScores, RowStats, SparseActivations
 
 EPS = 4.0
 """The paper's threshold, in standard deviations of the row."""
@@ -221,6 +221,47 @@ def score_rows(
     return RowScores(q, num_active, activations, counts)
 
 
+def score_maps(
+    maps: Tensor,
+    features: Features = None,
+    eps: float | None = None,
+    combine: str = "sum",
+    *,
+    rectify: bool = False,
+    two_sided: bool | None = None,
+) -> MapScores:
+    """Representations, scores and heat maps from the last feature maps, in about one read of them.
+
+    For an encoder whose representation is the spatial mean of its last feature maps, a ResNet's. Equal to
+    ``q_score(maps.mean((2, 3)), features, eps)`` in float32, with the channels in L and D beside it, which
+    are few and read a second time.
+
+    Args:
+        maps: ``(N, r, height, width)``, contiguous or channels-last; another layout is copied.
+        features: as ``q_score``.
+        eps: as ``q_score``.
+        combine: how the channels become one heat map: "sum", "mean" or "max".
+        rectify: count what is below 0 in a channel as 0, as Grad-CAM does.
+        two_sided: as ``q_score``; a channel whose mean is below mu then counts with its sign turned.
+
+    Returns:
+        ``MapScores(h (N, r), q_score (N,), num_active (N,) int32, heat (N, height, width))``, without
+        gradients. The spatial mean of a "sum" is the sum of h over L and D. ``heat`` is 0 where L and D
+        share no feature, and NaN where Q is.
+
+    Raises:
+        TypeError, ValueError: as ``q_score``; ValueError also for an unknown ``combine``.
+    """
+    _check_maps(maps)
+    mask, eps, two_sided = _resolve(features, eps, two_sided, maps[:, :, 0, 0])
+    if combine not in COMBINATIONS:
+        raise ValueError(f"combine is {combine!r}; choose one of {', '.join(COMBINATIONS)}")
+    maps = maps.detach()
+    if backends.runs_reference(maps.device.type):
+        return reference.score_maps(maps, mask, eps, two_sided, combine, rectify)
+    return MapScores(*ops.score_maps(maps, mask, eps, two_sided, combine, rectify))
+
+
 def q_score_loss(
     h: Tensor,
     features: Features = None,
@@ -291,6 +332,19 @@ def _check(h: Tensor) -> None:
     if h.ndim == 0 or h.shape[-1] == 0:
         raise ValueError(
             f"h has shape {tuple(h.shape)}; it needs a last dimension of r >= 1 features"
+        )
+
+
+def _check_maps(maps: Tensor) -> None:
+    if not isinstance(maps, Tensor):
+        raise TypeError(f"maps is {type(maps).__name__}; pass a torch.Tensor (N, r, height, width)")
+    if maps.dtype not in _DTYPES:
+        raise TypeError(
+            f"maps has dtype {maps.dtype}; convert it to float32, float16, bfloat16 or float64"
+        )
+    if maps.ndim != 4 or 0 in maps.shape[1:]:
+        raise ValueError(
+            f"maps has shape {tuple(maps.shape)}; it must be (N, r, height, width), only N may be 0"
         )
 
 

@@ -28,11 +28,15 @@ _SCHEMAS = (
     "activation_counts(Tensor h, float eps, bool two_sided=False) -> Tensor",
     "score_rows(Tensor h, Tensor? mask, float eps, float keep_eps, bool two_sided=False) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "score_maps(Tensor maps, Tensor? mask, float eps, bool two_sided, str combine, bool rectify) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     "sparse_fwd(Tensor h, float eps, bool two_sided=False) -> (Tensor, Tensor, Tensor, Tensor)",
     "sparse_bwd(Tensor dvalue, Tensor dstats, Tensor h, Tensor offsets, Tensor feature, "
     "Tensor value, Tensor stats) -> Tensor",
     "q_score_loss_fwd(Tensor h, Tensor? mask, float eps, float lambda1, float lambda2, bool mean, "
     "bool two_sided=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "q_score_loss_partial(Tensor h, Tensor? mask, float eps, bool two_sided=False) "
+    "-> (Tensor, Tensor, Tensor)",
     "q_score_loss_bwd(Tensor dloss, Tensor h, Tensor? mask, Tensor q, Tensor saved, "
     "Tensor row_weight, Tensor col_weight) -> Tensor",
 )
@@ -97,6 +101,28 @@ def _score_rows(
     return _kernels(h).score_rows(_rows(h), _dense(mask), eps, keep_eps, two_sided)
 
 
+def _planes(maps: Tensor) -> Tensor:
+    """``maps`` (N, r, height, width) as (N, r, positions) with unit stride along one of the last two.
+
+    A view of what is contiguous or channels-last; a copy of any other layout.
+    """
+    n, r, height, width = maps.shape
+    _, of_channel, of_row, of_column = maps.stride()
+    flat = height == 1 or width == 1 or of_row == width * of_column
+    step = of_row if width == 1 else of_column
+    if not flat or 1 not in (step, of_channel):
+        return maps.reshape(n, r, height * width).contiguous()
+    return maps.as_strided((n, r, height * width), (maps.stride(0), of_channel, step))
+
+
+def _score_maps(
+    maps: Tensor, mask: Tensor | None, eps: float, two_sided: bool, combine: str, rectify: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    settings = (eps, two_sided, combine, rectify)
+    h, q, num_active, heat = _kernels(maps).score_maps(_planes(maps), _dense(mask), *settings)
+    return h, q, num_active, heat.view(len(maps), *maps.shape[2:])
+
+
 def _sparse_fwd(
     h: Tensor, eps: float, two_sided: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -127,6 +153,12 @@ def _q_score_loss_fwd(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     settings = (eps, lambda1, lambda2, mean, two_sided)
     return _kernels(h).q_score_loss_fwd(_rows(h), _dense(mask), *settings)
+
+
+def _q_score_loss_partial(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _kernels(h).q_score_loss_partial(_rows(h), _dense(mask), eps, two_sided)
 
 
 def _q_score_loss_bwd(
@@ -214,6 +246,17 @@ def _score_rows_fake(
     )
 
 
+def _score_maps_fake(
+    maps: Tensor, mask: Tensor | None, eps: float, two_sided: bool, combine: str, rectify: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        maps.new_empty(maps.shape[:2], dtype=accumulator(maps)),
+        _fake_rows(maps),
+        maps.new_empty(maps.shape[0], dtype=torch.int32),
+        maps.new_empty((maps.shape[0], *maps.shape[2:]), dtype=accumulator(maps)),
+    )
+
+
 def _sparse_bwd_fake(dvalue: Tensor, dstats: Tensor, h: Tensor, *saved: Tensor) -> Tensor:
     return _fake_gradient(h)
 
@@ -237,6 +280,13 @@ def _q_score_loss_fwd_fake(
     )
 
 
+def _q_score_loss_partial_fake(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    sums = h.new_empty(h.shape[1] + 2, dtype=torch.float64)
+    return _fake_rows(h), _fake_saved(h, two_sided), sums
+
+
 def _q_score_loss_bwd_fake(dloss: Tensor, h: Tensor, *saved: Tensor | None) -> Tensor:
     return _fake_gradient(h)
 
@@ -253,6 +303,9 @@ _ops = torch.ops.qscore_fast
 highly_active = _ops.highly_active.default
 activation_counts = _ops.activation_counts.default
 score_rows = _ops.score_rows.default
+q_score_loss_partial = _ops.q_score_loss_partial.default
+q_score_loss_bwd = _ops.q_score_loss_bwd.default
+score_maps = _ops.score_maps.default
 
 
 # ---- gradients ----------------------------------------------------------------------------------
@@ -349,7 +402,7 @@ class _QScoreLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        dh = _ops.q_score_loss_bwd.default(dloss, *ctx.saved_tensors)
+        dh = q_score_loss_bwd(dloss, *ctx.saved_tensors)
         return dh, *[None] * 6
 
 

@@ -51,6 +51,18 @@ class RowScores(NamedTuple):
     counts: Tensor  # (r,) int64: the rows with feature j in L
 
 
+class MapScores(NamedTuple):
+    """What the last feature maps of N samples say: representations, scores, and where they come from."""
+
+    h: Tensor  # (N, r) float32 or float64: the spatial mean of every channel
+    q_score: Tensor  # (N,)
+    num_active: Tensor  # (N,) int32: |L and D|
+    heat: Tensor  # (N, height, width): the channels of L and D, combined
+
+
+COMBINATIONS = ("sum", "mean", "max")
+
+
 def widen(h: Tensor) -> Tensor:
     """Return ``h`` as float64 if it is float64, otherwise as float32."""
     return h if h.dtype == torch.float64 else h.float()
@@ -136,6 +148,46 @@ def score_rows(
         sparse_activations(h, keep_eps, two_sided),
         active.sum(0),
     )
+
+
+def score_maps(
+    maps: Tensor,
+    mask: Tensor | None = None,
+    eps: float = 4.0,
+    two_sided: bool = False,
+    combine: str = "sum",
+    rectify: bool = False,
+) -> MapScores:
+    """Global average pooling of ``maps`` (N, r, height, width), the scores, and one heat map a sample.
+
+    The heat map combines the channels in L and D by "sum", "mean" or "max", a channel below the mean with
+    its sign turned; ``rectify`` sets what is below 0 in a channel to 0 first. So the spatial mean of a sum
+    is the sum of h over L and D. 0 where that set is empty, NaN where Q is.
+
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017: where h is the spatial mean of the maps, the map of h_j
+    is channel j, divided by the number of positions.
+    """
+    maps = widen(maps.detach())
+    h = maps.mean((2, 3))
+    members = highly_active(h, eps, two_sided)
+    if mask is not None:
+        members = members & mask
+    q = q_score(h, mask, eps, two_sided)
+    below = two_sided & (h < h.mean(-1, keepdim=True))
+    maps = torch.where(below[..., None, None], -maps, maps)
+    if rectify:
+        maps = maps.relu()
+    outside = ~members[..., None, None]
+    count = members.sum(-1)[:, None, None]
+    if combine == "max":
+        heat = maps.masked_fill(outside, -torch.inf).amax(1)
+        heat = torch.where(count > 0, heat, 0)
+    else:
+        heat = maps.masked_fill(outside, 0).sum(1)
+        if combine == "mean":
+            heat = heat / count.clamp(min=1)
+    heat = heat.masked_fill(q.isnan()[:, None, None], torch.nan)
+    return MapScores(h, q, members.sum(-1).int(), heat)
 
 
 def column_norms(h: Tensor) -> Tensor:
