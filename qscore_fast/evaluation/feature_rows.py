@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.scoring import ScoreRun
+
+if TYPE_CHECKING:
+    from qscore_fast.scoring import ScoreRun
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -60,6 +63,8 @@ class FeatureRows:
             return cls((source.float().numpy() if source.element_size() < 4 else source.numpy(),))
         if isinstance(source, np.ndarray):
             return cls((source,))
+        from qscore_fast.scoring import ScoreRun
+
         run = source if isinstance(source, ScoreRun) else ScoreRun(source)
         return cls(tuple(part for part in run.iter_embeddings() if len(part)))
 
@@ -77,9 +82,14 @@ class FeatureRows:
         return self.parts[0].dtype
 
     @property
+    def row_bytes(self) -> int:
+        """Of one row."""
+        return self.num_features * self.dtype.itemsize
+
+    @property
     def num_bytes(self) -> int:
         """Of all rows, were they in memory."""
-        return len(self) * self.num_features * self.dtype.itemsize
+        return len(self) * self.row_bytes
 
     def select(self, columns: Sequence[int] | np.ndarray) -> FeatureRows:
         """The same rows with these features alone, in this order.
