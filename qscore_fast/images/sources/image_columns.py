@@ -115,10 +115,10 @@ def samples_of_batch(
         sample_id = row_id(row) if own_id is None else own_id
         try:
             content = _content(contents[row])
-            path = None
-            if content is None:
-                path = _path(paths[row].as_py() if paths is not None else None, folder)
-            yield Sample(sample_id, labels[row], path=path, content=content)
+            file_name = paths[row].as_py() if paths is not None else None
+            path = _path(file_name, folder) if content is None else None
+            name = file_name if isinstance(file_name, str) else None
+            yield Sample(sample_id, labels[row], path=path, content=content, file_name=name)
         except ImageError as error:
             yield Sample(sample_id, labels[row], error=error)
 

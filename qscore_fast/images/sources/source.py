@@ -28,6 +28,7 @@ class Sample:
         path: a local file, the operating system's bytes.
         content: the encoded image.
         error: why there is none; the sample is recorded and left out.
+        file_name: what the image's file was called, where the id does not say it and the source does.
     """
 
     sample_id: str
@@ -35,6 +36,7 @@ class Sample:
     path: bytes | None = None
     content: bytes | None = field(default=None, repr=False)
     error: ImageError | None = None
+    file_name: str | None = None
 
 
 @dataclass(frozen=True)
