@@ -11,8 +11,8 @@ from qscore_fast.encoders import Encoder
 from qscore_fast.evaluation.compression import compression_curve_of_runs
 from qscore_fast.evaluation.discovery import discovery_report
 from qscore_fast.evaluation.failure import evaluate_run
-from qscore_fast.evaluation.logistic import linear_probe
 from qscore_fast.evaluation.measures import measure_run
+from qscore_fast.evaluation.probes import linear_probe
 from qscore_fast.images import Source
 from qscore_fast.scoring import ScoreRun
 

@@ -55,7 +55,7 @@ written to the folder of --out:
 
 def knn(options: Namespace) -> None:
     """Print the accuracies."""
-    from qscore_fast.evaluation.knn import knn_probe, save_graph
+    from qscore_fast.evaluation.probes import knn_probe, save_graph
 
     found = knn_probe(
         options.train,

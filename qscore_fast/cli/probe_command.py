@@ -42,7 +42,7 @@ written to the folder of --out:
 
 def probe(options: Namespace) -> None:
     """Print the accuracies."""
-    from qscore_fast.evaluation.logistic import linear_probe
+    from qscore_fast.evaluation.probes import linear_probe
 
     found = linear_probe(
         options.train,

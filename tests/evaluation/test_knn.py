@@ -23,13 +23,13 @@ from qscore_fast.evaluation.failure import Correctness
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.knn import (
     Neighbours,
-    knn_probe,
     nearest,
     neighbour_graph,
     search,
     searched,
     votes,
 )
+from qscore_fast.evaluation.probes import knn_probe
 from qscore_fast.scoring import ScoreRun, score
 
 

@@ -17,7 +17,7 @@ from qscore_fast.cli.probe_command import probe, probe_parser
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure import Correctness
-from qscore_fast.evaluation.logistic import linear_probe
+from qscore_fast.evaluation.probes import linear_probe
 from qscore_fast.scoring import ScoreRun, score
 
 

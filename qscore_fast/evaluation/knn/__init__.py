@@ -1,21 +1,17 @@
 """k nearest neighbours on cached features: exact and approximate search, weighted votes, the graph."""
 
-from qscore_fast.evaluation.knn.graph import neighbour_graph, save_graph
+from qscore_fast.evaluation.knn.graph import neighbour_graph
 from qscore_fast.evaluation.knn.index import INDEXES, IndexName, searched
-from qscore_fast.evaluation.knn.probe import KNNProbe, knn_probe
 from qscore_fast.evaluation.knn.search import Neighbours, nearest
 from qscore_fast.evaluation.knn.vote import Weighting, votes
 
 __all__ = [
     "INDEXES",
     "IndexName",
-    "KNNProbe",
     "Neighbours",
     "Weighting",
-    "knn_probe",
     "nearest",
     "neighbour_graph",
-    "save_graph",
     "searched",
     "votes",
 ]

@@ -2,15 +2,12 @@
 
 from qscore_fast.evaluation.logistic.choice import chosen_C, grid_of_C
 from qscore_fast.evaluation.logistic.fit import LogisticFit, fit_logistic
-from qscore_fast.evaluation.logistic.probe import LinearProbe, linear_probe
 from qscore_fast.evaluation.logistic.softmax_problem import SoftmaxProblem
 
 __all__ = [
-    "LinearProbe",
     "LogisticFit",
     "SoftmaxProblem",
     "chosen_C",
     "fit_logistic",
     "grid_of_C",
-    "linear_probe",
 ]

@@ -17,8 +17,7 @@ import torch
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.knn.index import IndexName, searched
-from qscore_fast.evaluation.knn.vote import Weighting, votes
+from qscore_fast.evaluation.knn import IndexName, Weighting, searched, votes
 from qscore_fast.evaluation.run_pair import Run, run_pair
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text

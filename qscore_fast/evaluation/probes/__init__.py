@@ -1,0 +1,7 @@
+"""Probes on runs: linear ones and nearest neighbours, trained on one run and asked about another."""
+
+from qscore_fast.evaluation.probes.graph_file import save_graph
+from qscore_fast.evaluation.probes.knn_probe import KNNProbe, knn_probe
+from qscore_fast.evaluation.probes.linear_probe import LinearProbe, linear_probe
+
+__all__ = ["KNNProbe", "LinearProbe", "knn_probe", "linear_probe", "save_graph"]
