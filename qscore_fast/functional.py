@@ -16,9 +16,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
-from qscore_fast import backends, ops, reference
+from qscore_fast import backends, distributed_loss, ops, reference
+from qscore_fast.distributed_loss import Group
 from qscore_fast.reference import COMBINATIONS, MapScores, RowScores, RowStats, SparseActivations
 
 EPS = 4.0
@@ -269,7 +269,7 @@ def q_score_loss(
     lambda1: float = 1e-4,
     lambda2: float = 1e-4,
     reduction: str = "sum",
-    group: ProcessGroup | None = None,
+    group: Group = None,
     *,
     two_sided: bool | None = None,
 ) -> Tensor:
@@ -286,15 +286,23 @@ def q_score_loss(
         lambda1: weight of the first term.
         lambda2: weight of the second term.
         reduction: ``"sum"``, as published; ``"mean"`` divides the second sum by the number of rows.
-        group: reserved for batch statistics over several processes; must be None.
+        group: the processes whose rows are one batch: a ``torch.distributed`` process group, ``"world"``
+            for all processes (this one alone where ``torch.distributed`` is not initialised), or None for
+            the batch of this process. They may have different numbers of rows, also none. All of them
+            must call, with the same features and settings.
         two_sided: as ``q_score``; it changes the first term only.
 
     Returns:
         A scalar, float32 (float64 for float64). 0 for a batch without rows; NaN if a row holds NaN or Inf.
+        With ``group`` every process gets the value of the whole batch, and **the gradient of its own rows
+        times the number of processes**, so that parameter gradients averaged over the processes, as DDP
+        and FSDP average them, equal those of one process with the whole batch; that is also what autograd
+        gives through ``torch.distributed.nn.functional.all_reduce``. The forward makes two all-reduces, of
+        r + 2 numbers and of one, the backward none. ``torch.compile`` breaks its graph at a call with
+        ``group``.
 
     Raises:
-        TypeError, ValueError: as ``q_score``, and for a wrong ``reduction`` or lambda.
-        NotImplementedError: ``group`` is given.
+        TypeError, ValueError: as ``q_score``, and for a wrong ``reduction``, lambda or ``group``.
 
     Source: Kalibhat et al., AAAI 2024, eq. 2 and 3, with the sign of a loss.
     """
@@ -305,16 +313,17 @@ def q_score_loss(
     for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}; it must be a finite number")
-    if group is not None:
-        raise NotImplementedError(
-            "q_score_loss(group=...) is not available in this version; leave group=None to take alpha "
-            "and beta from the batch of this process"
-        )
     h = _as_rows(h)
+    sharing = distributed_loss.sharing_group(group)
     if backends.runs_reference(h.device.type):
-        return reference.q_score_loss(h, mask, eps, lambda1, lambda2, reduction, two_sided)
+        plain = (h, mask, eps, lambda1, lambda2, reduction, two_sided)
+        if sharing is None:
+            return reference.q_score_loss(*plain)
+        return distributed_loss.reference_q_score_loss(*plain, sharing)
     settings = (float(lambda1), float(lambda2), reduction == "mean", two_sided)
-    return ops.q_score_loss(h, mask, eps, *settings)
+    if sharing is None:
+        return ops.q_score_loss(h, mask, eps, *settings)
+    return distributed_loss.q_score_loss(h, mask, eps, *settings, sharing)
 
 
 def _as_rows(h: Tensor) -> Tensor:

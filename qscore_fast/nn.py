@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
+from qscore_fast.distributed_loss import Group
 from qscore_fast.functional import EPS, Features, FeatureSet, q_score_loss, resolve_sides
 
 
@@ -19,7 +19,9 @@ class QScoreLoss(torch.nn.Module):
         lambda1: weight of the first term.
         lambda2: weight of the second term.
         reduction: ``"sum"``, as published, or ``"mean"`` (see ``q_score_loss``).
-        group: reserved for batch statistics over several processes; must be None.
+        group: the processes whose rows are one batch (see ``q_score_loss``, which says what DDP makes of
+            the gradient). ``"world"`` is looked up at every call, so the module can be made before
+            ``torch.distributed`` is initialised, and be copied and pickled.
         two_sided: whether entries far below the mean count like those far above (see ``q_score``: beyond
             the paper); None takes that of ``features``, otherwise False.
 
@@ -36,7 +38,7 @@ class QScoreLoss(torch.nn.Module):
         lambda1: float = 1e-4,
         lambda2: float = 1e-4,
         reduction: str = "sum",
-        group: ProcessGroup | None = None,
+        group: Group = None,
         *,
         two_sided: bool | None = None,
     ) -> None:

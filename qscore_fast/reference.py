@@ -12,6 +12,7 @@ Classification Using Discriminative Features", AAAI 2024, https://arxiv.org/abs/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -222,3 +223,33 @@ def q_score_loss(
     if reduction == "mean":
         overuse = overuse / len(h)
     return -lambda1 * (weak * q).mean() + lambda2 * overuse
+
+
+def q_score_loss_of_part(
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    reduction: str,
+    two_sided: bool,
+    total: Callable[[Tensor], Tensor],
+    processes: int,
+) -> Tensor:
+    """``q_score_loss`` of a batch whose rows lie in ``processes`` processes; this one has ``h``.
+
+    ``total`` adds a tensor up over the processes. The value is that of the whole batch; the gradient is
+    times ``processes``, so that the mean over the processes, which DDP takes, is that of the whole batch.
+    """
+    h = h.reshape(-1, h.shape[-1])
+    q = q_score(h, mask, eps, two_sided)
+    c = column_norms(h)
+    sums = total(torch.cat([c, q.sum().reshape(1), q.new_tensor([len(h)])]).detach())
+    c_total, q_total, rows = sums[:-2], sums[-2], sums[-1].clamp(min=1)
+    weak = (q < q_total / rows).detach()
+    crowded = c_total > c_total.mean()
+    per_column = lambda2 / rows if reduction == "mean" else lambda2
+    quality = -lambda1 * (weak * q).sum() / rows
+    own = processes * (quality + per_column * (crowded * c).sum())
+    value = total(quality.detach()) + per_column * (crowded * c_total).sum()
+    return own + (value - own.detach())

@@ -220,6 +220,7 @@ def test_sides_follow_the_features() -> None:
             qf.QScoreLoss(D, two_sided=asked)
 
 
+NOT_IN_IT = torch.distributed.GroupMember.NON_GROUP_MEMBER
 H = torch.zeros(2, 3)
 
 
@@ -237,7 +238,9 @@ H = torch.zeros(2, 3)
         (lambda: qf.q_score(H, "all"), TypeError, "str.*DiscriminativeFeatures"),
         (lambda: qf.q_score_loss(H, reduction="avg"), ValueError, "'avg'.*'sum'.*'mean'"),
         (lambda: qf.q_score_loss(H, lambda1=math.inf), ValueError, "lambda1 is inf"),
-        (lambda: qf.q_score_loss(H, group=object()), NotImplementedError, "group=None"),
+        (lambda: qf.q_score_loss(H, group=object()), TypeError, "group is object.*ProcessGroup"),
+        (lambda: qf.q_score_loss(H, group="all"), ValueError, "group is 'all'.*'world'"),
+        (lambda: qf.q_score_loss(H, group=NOT_IN_IT), ValueError, "process is not in the group"),
     ],
 )
 def test_wrong_arguments(call: Callable[[], object], error: type[Exception], message: str) -> None:

@@ -82,6 +82,6 @@ def test_training_on_it_raises_weak_scores() -> None:
     assert spread(evened) < spread(start)
 
 
-def test_group_is_refused() -> None:
-    with pytest.raises(NotImplementedError, match="group=None"):
-        qf.QScoreLoss(group=object())(torch.zeros(2, 3))  # type: ignore[arg-type]
+def test_the_world_of_one_process_is_its_own_batch() -> None:
+    h = torch.randn(20, 30)
+    assert qf.QScoreLoss(eps=1.0, group="world")(h) == qf.QScoreLoss(eps=1.0)(h)

@@ -44,6 +44,7 @@ def arguments(name: str, h: Tensor) -> tuple[object, ...]:
         "sparse_fwd": (h, 0.5),
         "sparse_bwd": (value, stats, h, offsets, feature, value, stats),
         "q_score_loss_fwd": (h, mask, 0.5, 0.3, 0.2, True),
+        "q_score_loss_partial": (h, mask, 0.5),
         "q_score_loss_bwd": (loss, h, mask, *kept),
     }[name]
 
@@ -62,7 +63,13 @@ def two_sided_arguments(name: str, h: Tensor) -> tuple[object, ...]:
 
 
 TWO_SIDED = ["q_score_fwd", "q_score_bwd", "highly_active", "activation_counts", "score_rows"]
-TWO_SIDED += ["sparse_fwd", "q_score_loss_fwd", "q_score_loss_bwd", "q_score"]
+TWO_SIDED += [
+    "sparse_fwd",
+    "q_score_loss_fwd",
+    "q_score_loss_partial",
+    "q_score_loss_bwd",
+    "q_score",
+]
 
 
 @pytest.mark.parametrize("name", TWO_SIDED)

@@ -194,6 +194,24 @@ def q_score_loss_fwd(
     return loss, q, saved, row_weight, col_weight
 
 
+def q_score_loss_partial(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, features = h.shape
+    q, saved = _empty(h, rows), _empty_saved(h, two_sided)
+    sums = torch.empty(features + 2, dtype=torch.float64)
+    _native.loss_partial(
+        *_matrix(h),
+        _address(mask),
+        eps,
+        two_sided,
+        q.data_ptr(),
+        saved.data_ptr(),
+        sums.data_ptr(),
+    )
+    return q, saved, sums
+
+
 def q_score_loss_bwd(
     dloss: Tensor,
     h: Tensor,

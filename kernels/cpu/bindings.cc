@@ -211,16 +211,39 @@ void sparse_backward(int dtype, int threads, Address h, int64_t rows, int64_t fe
   for_chunks(a.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
+// Scores the rows; the column norms of the batch are in the first r numbers of the result.
+std::unique_ptr<double[]> score_with_columns(int dtype, int threads, const QScoreForward& a) {
+  const int64_t features = a.h.features;
+  const auto kernel = kernels(dtype).loss_forward;
+  const int workers = workers_for(a.h, threads);
+  const size_t partial = static_cast<size_t>(workers) * features;
+  std::unique_ptr<double[]> columns(new double[partial]());
+  const std::unique_ptr<char[]> scratch(new char[workers * arranged_bytes(features)]);
+  for_spans(a.h, workers, [&](int w, int64_t begin, int64_t end) {
+    kernel(a, begin, end, columns.get() + w * features, scratch.get() + w * arranged_bytes(features));
+  });
+  for (int w = 1; w < workers; ++w)
+    for (int64_t k = 0; k < features; ++k) columns[k] += columns[w * features + k];
+  return columns;
+}
+
+template <class A>
+double sum_of_scores(const QScoreForward& f) {
+  const A* q = static_cast<const A*>(f.q);
+  double sum = 0;
+  for (int64_t i = 0; i < f.h.rows; ++i) sum += q[i];
+  return sum;
+}
+
 // alpha, beta, the weights and the loss, from the scores and the column norms.
 template <class A>
 void finish_loss(const QScoreForward& f, const double* columns, double lambda1, double lambda2, bool mean,
                  A* loss, A* row_weight, A* col_weight) {
   const int64_t n = f.h.rows, r = f.h.features;
   const A* q = static_cast<const A*>(f.q);
-  double alpha = 0, beta = 0;
-  for (int64_t i = 0; i < n; ++i) alpha += q[i];
+  const double alpha = sum_of_scores<A>(f) / static_cast<double>(n);
+  double beta = 0;
   for (int64_t k = 0; k < r; ++k) beta += columns[k];
-  alpha /= static_cast<double>(n);
   beta /= static_cast<double>(r);
   const double per_row = -lambda1 / static_cast<double>(n);
   const double per_column = mean ? lambda2 / static_cast<double>(n) : lambda2;
@@ -248,22 +271,30 @@ void loss_forward(int dtype, int threads, Address h, int64_t rows, int64_t featu
                         {eps, two_sided},
                         at<void>(q),
                         at<void>(saved)};
-  const auto kernel = kernels(dtype).loss_forward;
-  const int workers = workers_for(a.h, threads);
-  const size_t partial = static_cast<size_t>(workers) * features;
-  const std::unique_ptr<double[]> columns(new double[partial]());
-  const std::unique_ptr<char[]> scratch(new char[workers * arranged_bytes(features)]);
-  for_spans(a.h, workers, [&](int w, int64_t begin, int64_t end) {
-    kernel(a, begin, end, columns.get() + w * features, scratch.get() + w * arranged_bytes(features));
-  });
-  for (int w = 1; w < workers; ++w)
-    for (int64_t k = 0; k < features; ++k) columns[k] += columns[w * features + k];
+  const auto columns = score_with_columns(dtype, threads, a);
   if (dtype == kFloat64)
     finish_loss(a, columns.get(), lambda1, lambda2, mean, at<double>(loss), at<double>(row_weight),
                 at<double>(col_weight));
   else
     finish_loss(a, columns.get(), lambda1, lambda2, mean, at<float>(loss), at<float>(row_weight),
                 at<float>(col_weight));
+}
+
+// What the loss of a batch over several processes needs of this one: sums is double (r + 2,), the column
+// norms, the sum of the scores, the number of rows.
+void loss_partial(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
+                  Address mask, double eps, bool two_sided, Address q, Address saved, Address sums) {
+  const Arranged arranged(dtype, mask, features);
+  const QScoreForward a{{at<void>(h), rows, features, row_stride},
+                        arranged.get(),
+                        {eps, two_sided},
+                        at<void>(q),
+                        at<void>(saved)};
+  const auto columns = score_with_columns(dtype, threads, a);
+  double* sum = at<double>(sums);
+  std::memcpy(sum, columns.get(), static_cast<size_t>(features) * sizeof(double));
+  sum[features] = dtype == kFloat64 ? sum_of_scores<double>(a) : sum_of_scores<float>(a);
+  sum[features + 1] = static_cast<double>(rows);
 }
 
 void loss_backward(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride,
@@ -344,6 +375,7 @@ NB_MODULE(_native, m) {
   m.def("stream_read", &stream_read, Unlocked());
   m.def("stream_copy", &stream_copy, Unlocked());
   m.def("loss_forward", &loss_forward, Unlocked());
+  m.def("loss_partial", &loss_partial, Unlocked());
   m.def("loss_backward", &loss_backward, Unlocked());
   m.def("targets", &targets, "Instruction sets that can run here, best first.");
   m.def("current_target", &current, "The instruction set in use.");

@@ -8,7 +8,7 @@ With TRITON_INTERPRET=1 in the environment the same code runs on CPU tensors, sl
 
 from .active import activation_counts, highly_active
 from .q_score import q_score, q_score_bwd, q_score_fwd
-from .q_score_loss import q_score_loss_bwd, q_score_loss_fwd
+from .q_score_loss import q_score_loss_bwd, q_score_loss_fwd, q_score_loss_partial
 from .row_stats import row_stats_bwd, row_stats_fwd
 from .score_rows import score_rows
 from .sparse import sparse_bwd, sparse_fwd
@@ -24,6 +24,7 @@ __all__ = [
     "sparse_fwd",
     "sparse_bwd",
     "q_score_loss_fwd",
+    "q_score_loss_partial",
     "q_score_loss_bwd",
     "score_rows",
 ]

@@ -211,38 +211,20 @@ def _q_score_loss_bwd_kernel(
         tl.store(dh_pointers, dh.to(dh_ptr.dtype.element_ty), mask=inside)
 
 
-def q_score_loss_fwd(
-    h: Tensor,
-    mask: Tensor | None,
-    eps: float,
-    lambda1: float,
-    lambda2: float,
-    mean: bool,
-    two_sided: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """loss (), Q (N,), saved (3 or 5, N), row_weight (N,), col_weight (r,): float32, for ``h`` (N, r).
+def _empty(h: Tensor, *shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    return tuple(torch.empty(shape, dtype=torch.float32, device=h.device) for shape in shapes)
 
-    ``saved`` is what ``q_score_fwd`` saves. Without rows the loss is 0.
-    """
+
+def _score_with_columns(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q (N,), saved (3 or 5, N), and what each program leaves: its sum of Q (P,), its columns (P, r)."""
     rows, features = check_rows(h)
     s = launch_settings(h, "columns")
-    sums = sum_settings(rows, features, device_capability(h))
     saved = empty_saved(h, two_sided)
-    loss, q, row_weight, col_weight, q_partial, partial, row_loss, c = (
-        torch.empty(shape, dtype=torch.float32, device=h.device)
-        for shape in (
-            (),
-            (rows,),
-            (rows,),
-            (features,),
-            (s.programs,),
-            (s.programs, features),
-            (sums.programs,),
-            (features,),
-        )
-    )
+    q, q_partial, partial = _empty(h, (rows,), (s.programs,), (s.programs, features))
     if not rows:
-        return loss.zero_(), q, saved, row_weight, col_weight.zero_()
+        return q, saved, q_partial.zero_(), partial.zero_()
     with device_guard(h):
         _q_score_loss_fwd_kernel[(s.programs,)](
             h,
@@ -261,6 +243,31 @@ def q_score_loss_fwd(
             NUM_STAGES=s.num_stages,
             num_warps=s.num_warps,
         )
+    return q, saved, q_partial, partial
+
+
+def q_score_loss_fwd(
+    h: Tensor,
+    mask: Tensor | None,
+    eps: float,
+    lambda1: float,
+    lambda2: float,
+    mean: bool,
+    two_sided: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """loss (), Q (N,), saved (3 or 5, N), row_weight (N,), col_weight (r,): float32, for ``h`` (N, r).
+
+    ``saved`` is what ``q_score_fwd`` saves. Without rows the loss is 0.
+    """
+    rows, features = check_rows(h)
+    sums = sum_settings(rows, features, device_capability(h))
+    q, saved, q_partial, partial = _score_with_columns(h, mask, eps, two_sided)
+    loss, row_weight, col_weight, row_loss, c = _empty(
+        h, (), (rows,), (features,), (sums.programs,), (features,)
+    )
+    if not rows:
+        return loss.zero_(), q, saved, row_weight, col_weight.zero_()
+    with device_guard(h):
         _q_score_loss_sums_kernel[(sums.programs,)](
             q,
             q_partial,
@@ -269,7 +276,7 @@ def q_score_loss_fwd(
             row_loss,
             c,
             rows,
-            s.programs,
+            len(partial),
             features,
             -lambda1 / rows,
             BLOCK_M=sums.block_m,
@@ -289,6 +296,23 @@ def q_score_loss_fwd(
             num_warps=FINISH_WARPS,
         )
     return loss, q, saved, row_weight, col_weight
+
+
+def q_score_loss_partial(
+    h: Tensor, mask: Tensor | None, eps: float, two_sided: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Q (N,), saved (3 or 5, N), sums (r + 2,) of ``h`` (N, r): what a loss over several processes needs.
+
+    ``sums`` is float64: the column norms c, the sum of Q, N. The sums of the programs are added by
+    torch, in an order that is always the same; with a collective to follow, two more launches are
+    nothing.
+    """
+    rows, features = check_rows(h)
+    q, saved, q_partial, partial = _score_with_columns(h, mask, eps, two_sided)
+    sums = torch.full((features + 2,), float(rows), dtype=torch.float64, device=h.device)
+    torch.sum(partial, 0, dtype=torch.float64, out=sums[:features])
+    torch.sum(q_partial, 0, dtype=torch.float64, out=sums[features])
+    return q, saved, sums
 
 
 def q_score_loss_bwd(
