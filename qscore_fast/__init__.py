@@ -29,12 +29,14 @@ if TYPE_CHECKING:
         q_score,
         q_score_loss,
         row_stats,
+        score_maps,
         score_rows,
         sparse_activations,
     )
     from qscore_fast.images import Preprocess
     from qscore_fast.nn import QScoreLoss
-    from qscore_fast.reference import RowScores, RowStats, SparseActivations
+    from qscore_fast.reference import MapScores, RowScores, RowStats, SparseActivations
+    from qscore_fast.saliency import HeatMaps, heatmaps, overlay
     from qscore_fast.scoring import ScoreRun, discover, rescore, score
 
 __version__ = "0.1.0"
@@ -50,12 +52,14 @@ _NAMES = {
         "q_score",
         "q_score_loss",
         "row_stats",
+        "score_maps",
         "score_rows",
         "sparse_activations",
     ),
     "images": ("Preprocess",),
     "nn": ("QScoreLoss",),
-    "reference": ("RowScores", "RowStats", "SparseActivations"),
+    "reference": ("MapScores", "RowScores", "RowStats", "SparseActivations"),
+    "saliency": ("HeatMaps", "heatmaps", "overlay"),
     "scoring": ("ScoreRun", "discover", "rescore", "score"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -67,11 +71,13 @@ __all__ = [
     "activation_counts",
     "q_score",
     "score_rows",
+    "score_maps",
     "q_score_loss",
     "QScoreLoss",
     "RowStats",
     "SparseActivations",
     "RowScores",
+    "MapScores",
     "FeatureCensus",
     "DiscriminativeFeatures",
     "discriminative_features",
@@ -82,6 +88,9 @@ __all__ = [
     "discover",
     "rescore",
     "ScoreRun",
+    "heatmaps",
+    "HeatMaps",
+    "overlay",
     "BackendInfo",
     "backend_info",
     "use_backend",

@@ -145,6 +145,13 @@ class _Converted(nn.Module):
         return h.float() if isinstance(h, Tensor) else h
 
 
+def bare_network(module: nn.Module) -> nn.Module:
+    """The network itself, from what ``fast_module`` made of it."""
+    while isinstance(module, CompiledModule | _Converted):
+        module = module.module
+    return module
+
+
 def _copied(module: nn.Module, name: str) -> nn.Module:
     try:
         return copy.deepcopy(module).eval()

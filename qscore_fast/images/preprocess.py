@@ -96,7 +96,7 @@ class Preprocess:
             ImageError: the resized image would be too large (an extreme aspect ratio).
         """
         if self.crop_fraction is not None:
-            image = F.crop(image, *self._fraction_box(image.height, image.width))
+            image = F.crop(image, *self.fraction_box(image.height, image.width))
         if self.resize is not None:
             self._check_resized(image)
             size = list(self.resize) if isinstance(self.resize, tuple) else [self.resize]
@@ -174,7 +174,7 @@ class Preprocess:
             )
         return cls(**fields)
 
-    def _fraction_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def fraction_box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of the crop in an image of this size, pixels."""
         assert self.crop_fraction is not None
         out_height, out_width = self.output_size

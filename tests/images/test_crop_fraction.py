@@ -60,7 +60,7 @@ def test_it_is_not_a_resize_and_a_crop() -> None:
 )  # fmt: skip
 def test_the_box(height: int, width: int, out_h: int, out_w: int, fraction: float) -> None:
     preprocess = Preprocess(resize=(out_h, out_w), crop=None, crop_fraction=fraction)
-    top, left, box_h, box_w = preprocess._fraction_box(height, width)
+    top, left, box_h, box_w = preprocess.fraction_box(height, width)
     scale = Fraction(fraction) * min(Fraction(height, out_h), Fraction(width, out_w))
     assert abs(box_h - max(1, scale * out_h)) <= Fraction(501, 1000)
     assert abs(box_w - max(1, scale * out_w)) <= Fraction(501, 1000)
