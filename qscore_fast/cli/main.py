@@ -21,6 +21,7 @@ from qscore_fast.cli.knn_command import knn
 from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.probe_command import probe
+from qscore_fast.cli.report_command import report
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
 from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError
@@ -267,6 +268,7 @@ _COMMANDS = {
     "knn": knn,
     "evaluate": evaluate,
     "compress": compress,
+    "report": report,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

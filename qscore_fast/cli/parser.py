@@ -20,6 +20,7 @@ from qscore_fast.cli.knn_command import knn_parser
 from qscore_fast.cli.metrics_command import metrics_parser
 from qscore_fast.cli.new_parser import add_json, new_parser
 from qscore_fast.cli.probe_command import probe_parser
+from qscore_fast.cli.report_command import report_parser
 from qscore_fast.cli.source_options import IMAGES_HELP, add_source
 
 
@@ -63,6 +64,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     )
     commands.add_subcommand(
         "compress", compress_parser(), help="keep a share of the features, and see what that costs"
+    )
+    commands.add_subcommand(
+        "report", report_parser(), help="write a run as one HTML page with its images and numbers"
     )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)
