@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from qscore_fast.errors import SettingsError
+
 
 @dataclass(frozen=True)
 class StepPosition:
@@ -37,7 +39,8 @@ class ObjectiveOutput:
     Attributes:
         loss: (), float32, to be minimised.
         representations: (V N, r), what the online backbone made of the V full-size views of the N
-            images, before any head, with its gradient: what the regulariser sees. View by view.
+            images, before any head, with its gradient: what the regulariser sees. View by view. V is 2,
+            but 1 for MoCo v1 and v2, whose online backbone sees the first view only.
         terms: detached scalars by name, for the log.
     """
 
@@ -59,6 +62,26 @@ class Objective(nn.Module, ABC):
     backbone: nn.Module
     """The online backbone: (B, C, height, width) to (B, r)."""
 
+    @property
+    def evaluated_backbone(self) -> nn.Module:
+        """The one that the system evaluates: the online backbone, DINO's teacher."""
+        return self.backbone
+
+    def check_batch(self, batch_size: int) -> None:
+        """Whether the objective can work with such batches; to be called before training.
+
+        Args:
+            batch_size: images of one forward pass in one process.
+
+        Raises:
+            SettingsError: one image cannot be compared with any, or a queue cannot take them.
+        """
+        if batch_size < 2:
+            raise SettingsError(
+                f"a batch of {batch_size} cannot be trained with {self.system}, which compares images and "
+                "normalises over them: take at least 2 for each process"
+            )
+
     @abstractmethod
     def forward(self, views: Sequence[Tensor]) -> ObjectiveOutput:
         """The loss of a batch.
@@ -68,13 +91,13 @@ class Objective(nn.Module, ABC):
                 full-size views first, then, where the system has them, the small crops.
         """
 
-    def before_step(self, position: StepPosition) -> None:  # noqa: B027
+    def before_step(self, position: StepPosition) -> None:
         """Before the forward pass of an optimiser step: schedules of temperature, momentum and the like."""
 
-    def before_update(self, position: StepPosition) -> None:  # noqa: B027
+    def before_update(self, position: StepPosition) -> None:
         """After the backward pass, before the optimiser: gradients that a system drops or clips."""
 
-    def after_step(self, position: StepPosition) -> None:  # noqa: B027
+    def after_step(self, position: StepPosition) -> None:
         """After the optimiser: moving averages, normalised prototypes."""
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
