@@ -17,6 +17,7 @@ from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.evaluate_command import evaluate
 from qscore_fast.cli.helper_processes import HelperProcesses
+from qscore_fast.cli.interpret_command import interpret
 from qscore_fast.cli.knn_command import knn
 from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
@@ -268,6 +269,7 @@ _COMMANDS = {
     "knn": knn,
     "evaluate": evaluate,
     "compress": compress,
+    "interpret": interpret,
     "report": report,
     "demo": _demo,
     "bench": _bench,

@@ -16,6 +16,7 @@ from qscore_fast.cli.encoder_options import (
 )
 from qscore_fast.cli.encoders_parser import add_encoders_command
 from qscore_fast.cli.evaluate_command import evaluate_parser
+from qscore_fast.cli.interpret_command import interpret_parser
 from qscore_fast.cli.knn_command import knn_parser
 from qscore_fast.cli.metrics_command import metrics_parser
 from qscore_fast.cli.new_parser import add_json, new_parser
@@ -67,6 +68,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
     )
     commands.add_subcommand(
         "report", report_parser(), help="write a run as one HTML page with its images and numbers"
+    )
+    commands.add_subcommand(
+        "interpret", interpret_parser(), help="see whether the evidence lies on Salient ImageNet's masks"
     )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)
