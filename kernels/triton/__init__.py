@@ -10,6 +10,7 @@ from .active import activation_counts, highly_active
 from .q_score import q_score, q_score_bwd, q_score_fwd
 from .q_score_loss import q_score_loss_bwd, q_score_loss_fwd, q_score_loss_partial
 from .row_stats import row_stats_bwd, row_stats_fwd
+from .score_maps import score_maps
 from .score_rows import score_rows
 from .sparse import sparse_bwd, sparse_fwd
 
@@ -27,4 +28,5 @@ __all__ = [
     "q_score_loss_partial",
     "q_score_loss_bwd",
     "score_rows",
+    "score_maps",
 ]

@@ -33,6 +33,14 @@ MAX_STAGES = 3
 # The one program that ends the loss, and how many columns it handles at a time.
 FINISH_BLOCK = 4096
 FINISH_WARPS = 8
+# A program of the pooling is one warp: channels-last each of its threads owns channels and adds up
+# their positions alone; otherwise the threads share the positions of a channel.
+MAP_TILE = 2048
+MAP_POSITIONS = 256
+# Channels that are listed at a time, and channels and positions that are combined at a time.
+LIST_TILE = 1024
+COMBINE_TILE = 1024
+COMBINE_WARPS = 4
 # Of both NVIDIA and AMD.
 MAX_RESIDENT_PROGRAMS = 32
 
@@ -77,6 +85,19 @@ class SumSettings:
     block_d: int
     num_warps: int
     programs: int
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How feature maps are pooled and combined: tiles of channels by positions, and warps."""
+
+    pool_c: int
+    pool_p: int
+    pool_warps: int
+    list_c: int
+    combine_m: int
+    combine_p: int
+    combine_warps: int
 
 
 def cdiv(a: int, b: int) -> int:
@@ -139,6 +160,34 @@ def sum_settings(rows: int, features: int, capability: Capability) -> SumSetting
         num_warps=threads // capability.warp_size,
         programs=max(cdiv(features, block_d), row_blocks),
     )
+
+
+def map_settings(
+    channels: int, positions: int, channels_last: bool, capability: Capability
+) -> MapSettings:
+    """Settings for maps of (channels, positions) on a device, whatever the number of samples."""
+    all_c, all_p = power_of_two(channels), power_of_two(positions)
+    if channels_last:
+        pool_c = min(all_c, 8 * capability.warp_size)
+        pool_p = min(all_p, MAP_TILE // pool_c)
+    else:
+        pool_p = min(all_p, MAP_POSITIONS)
+        pool_c = min(all_c, MAP_TILE // pool_p)
+    combine_p = min(all_p, MAP_POSITIONS)
+    return MapSettings(
+        pool_c=pool_c,
+        pool_p=pool_p,
+        pool_warps=1,
+        list_c=min(all_c, LIST_TILE),
+        combine_m=COMBINE_TILE // combine_p,
+        combine_p=combine_p,
+        combine_warps=COMBINE_WARPS * 32 // capability.warp_size,
+    )
+
+
+def power_of_two(n: int) -> int:
+    """The smallest one that is not below ``n``."""
+    return 1 << (n - 1).bit_length()
 
 
 def entries_block(s: Settings) -> int:
