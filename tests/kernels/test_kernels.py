@@ -123,6 +123,26 @@ def test_two_sided(r: int, dtype: torch.dtype, device: torch.device) -> None:
     check_sparse(kernels, h, EPS, two_sided=True)
 
 
+@sides
+@pytest.mark.parametrize(
+    ("r", "dtype"), [(1, DTYPES[0]), (17, DTYPES[1]), (2047, DTYPES[2]), (16500, DTYPES[2])]
+)
+def test_sums_for_a_loss_over_several_processes(
+    r: int, dtype: torch.dtype, two_sided: bool, device: torch.device
+) -> None:
+    """The scores are to the bit those of the loss; the sums those of float64, NaN where a row is NaN."""
+    h, mask = make_rows(r, dtype, device), make_mask(r, device)
+    for x in (h, h[:0], torch.cat([h, torch.full_like(h[:1], torch.nan)])):
+        q, saved, sums = kernels.q_score_loss_partial(x, mask, EPS, two_sided)
+        _, *of_loss = kernels.q_score_loss_fwd(x, mask, EPS, 0.3, 0.2, False, two_sided)
+        torch.testing.assert_close([q, saved], of_loss[:2], rtol=0, atol=0, equal_nan=True)
+        assert sums.dtype == torch.float64
+        expected = [reference.column_norms(x.double()), q.double().sum()[None]]
+        close = {"rtol": 1e-5, "atol": 1e-6, "equal_nan": True}
+        torch.testing.assert_close(sums[:-1], torch.cat(expected), **close)
+        assert sums[-1] == len(x)
+
+
 def test_without_low_outliers_two_sides_are_one(device: torch.device) -> None:
     """Features that end in a ReLU have none: all results are the same, but for rounding in a gradient."""
     h = make_rows(300, torch.float32, device, 40).relu() ** 2

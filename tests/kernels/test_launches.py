@@ -91,6 +91,13 @@ def test_loss_forward_and_backward_are_four_launches(h: torch.Tensor, launches: 
     assert launches.operators == []
 
 
+def test_what_a_loss_over_several_processes_launches(h: torch.Tensor, launches: Launches) -> None:
+    with launches:
+        kernels.q_score_loss_partial(h, None, 2.0)
+    assert launches.kernels == ["_q_score_loss_fwd_kernel"]
+    assert launches.operators == ["full.default", "sum.IntList_out", "sum.IntList_out"]
+
+
 def test_score_forward_and_backward_are_two_launches(h: torch.Tensor, launches: Launches) -> None:
     with launches:
         q, saved = kernels.q_score_fwd(h, None, 2.0)
