@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cleanlab import Datalab
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_data import save_images
 from scipy.sparse import load_npz
@@ -55,6 +55,7 @@ def test_exact_search_is_scikit_learns(digits, monkeypatch, small):
     assert (found.index == index).mean() > 0.999
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.lists(st.integers(-1, 1), min_size=2, max_size=2), min_size=2, max_size=25),
     k=st.integers(1, 8),

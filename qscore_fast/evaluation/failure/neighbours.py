@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure.row_scores import check_matrix
+from qscore_fast.evaluation.knn import nearest_to
 
 QUERIES, REFERENCES = 4096, 8192
 
@@ -69,21 +70,18 @@ def unit_rows(h: Tensor) -> Tensor:
 def _block_distances(
     query: Tensor, references: Iterable[Tensor], k: int, first: int | None
 ) -> Tensor:
-    best = query.new_empty((len(query), 0))
-    seen = 0
-    for block in references:
-        cosine = query @ unit_rows(block).to(query).T
-        if first is not None:
-            itself = torch.arange(first - seen, first - seen + len(query), device=query.device)
-            here = (itself >= 0) & (itself < len(block))
-            cosine[here.nonzero()[:, 0], itself[here]] = -torch.inf
-        seen += len(block)
-        best = torch.cat((best, cosine.topk(min(k, len(block)), sorted=False).values), 1)
-        best = best.topk(min(k, best.shape[1])).values
-    offered = seen - (first is not None)
+    offered = -(first is not None)
+
+    def passing() -> Iterator[Tensor]:
+        nonlocal offered
+        for block in references:
+            offered += len(block)
+            yield unit_rows(block).to(query)
+
+    best, _ = nearest_to(query, passing(), k, first)
     if offered < k:
         raise SettingsError(
-            f"k = {k}: a reference set of {seen} samples has {offered} neighbours to offer; give more "
-            "samples or a smaller k"
+            f"k = {k}: a reference set of {offered + (first is not None)} samples has {offered} neighbours "
+            "to offer; give more samples or a smaller k"
         )
     return (2 - 2 * best).clamp_(min=0).sqrt_()

@@ -2,7 +2,7 @@
 
 from qscore_fast.evaluation.knn.graph import neighbour_graph
 from qscore_fast.evaluation.knn.index import INDEXES, IndexName, searched
-from qscore_fast.evaluation.knn.search import Neighbours, nearest
+from qscore_fast.evaluation.knn.search import Neighbours, nearest, nearest_to
 from qscore_fast.evaluation.knn.vote import Weighting, votes
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Neighbours",
     "Weighting",
     "nearest",
+    "nearest_to",
     "neighbour_graph",
     "searched",
     "votes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.feature_rows import FeatureRows
 
 QUERIES, REFERENCES = 2048, 8192
+# On a GPU, of float32: queries as they stay there while the references pass by once, and their cosines.
+QUERY_BYTES, COSINE_BYTES = 1 << 30, 2 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +56,15 @@ def nearest(
         )
     similarity = np.empty((len(queries), k), np.float32)
     index = np.empty((len(queries), k), np.int64)
+    together, size = QUERIES, REFERENCES
+    if torch.device(device).type == "cuda":
+        together = max(1, QUERY_BYTES // (4 * queries.num_features))
+        size = max(k, COSINE_BYTES // (4 * min(together, len(queries))))
     start = 0
-    for block in queries.blocks(QUERIES):
+    for block in queries.blocks(together):
         query = unit_block(block, device)
-        found, rows = _of_block(query, references, k, start if itself else None, device)
+        passing = (unit_block(part, device) for part in references.blocks(size))
+        found, rows = nearest_to(query, passing, k, start if itself else None)
         similarity[start : start + len(block)] = found.cpu().numpy()
         index[start : start + len(block)] = rows.cpu().numpy()
         start += len(block)
@@ -78,7 +85,8 @@ def unit_block(block: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
     Raises:
         SettingsError: NaN or Inf.
     """
-    h = torch.from_numpy(np.array(block, np.float32)).to(device)
+    # Mapped rows are read-only, which PyTorch does not take; they are widened where they are used.
+    h = torch.from_numpy(np.array(block)).to(device).float()
     if not bool(torch.isfinite(h).all()):
         raise SettingsError("the representations hold NaN or Inf: leave such rows out")
     return torch.nn.functional.normalize(h, eps=1e-30)
@@ -90,19 +98,31 @@ def unit_blocks(rows: FeatureRows, size: int) -> Iterator[np.ndarray]:
         yield unit_block(block).numpy()
 
 
-def _of_block(
-    query: Tensor, references: FeatureRows, k: int, first: int | None, device: str | torch.device
+def nearest_to(
+    query: Tensor, references: Iterable[Tensor], k: int, first: int | None = None
 ) -> tuple[Tensor, Tensor]:
+    """The k largest cosines (or all, of fewer) with rows that pass by in blocks; of equal ones the first.
+
+    Args:
+        query: (b, r) at length 1. references: blocks (c, r) at length 1, on the same device.
+        first: the queries are the references from this row on: no row is its own neighbour.
+
+    Returns:
+        cosines (b, k), descending, and rows (b, k) int64.
+    """
     best = query.new_empty((len(query), 0))
     rows = torch.empty((len(query), 0), dtype=torch.int64, device=query.device)
     start = 0
-    for block in references.blocks(REFERENCES):
-        cosine = query @ unit_block(block, device).T
+    for block in references:
+        cosine = query @ block.T
         if first is not None:
             own = torch.arange(first - start, first - start + len(query), device=query.device)
             here = (own >= 0) & (own < len(block))
             cosine[here.nonzero()[:, 0], own[here]] = -torch.inf
-        values, at = _largest(cosine, min(k, len(block)))
+        if best.shape[1] == k:
+            values, at = _above(cosine, best[:, -1:], k)
+        else:
+            values, at = _largest(cosine, min(k, len(block)))
         # What came before has lower rows: a stable sort keeps it first among equals.
         values, rows_at = torch.cat([best, values], 1), torch.cat([rows, at + start], 1)
         best, order = values.sort(dim=1, descending=True, stable=True)
@@ -111,16 +131,42 @@ def _of_block(
     return best, rows
 
 
+def _above(cosine: Tensor, bar: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Of each row (b, c) what can still be among its k largest: entries above its bar (b, 1), by column.
+
+    The later the block, the fewer there are; to list them costs much less than to select. Rows with fewer
+    than others are filled up with minus infinity.
+    """
+    width = cosine.shape[1]
+    if cosine.device.type == "cpu":  # NumPy is several times faster at it
+        flat = torch.from_numpy(np.flatnonzero(cosine.numpy() > bar.numpy()))
+    else:
+        flat = (cosine > bar).flatten().nonzero()[:, 0]
+    if len(flat) > cosine.numel() // 8:
+        return _largest(cosine, min(k, width))
+    row, column = flat // width, flat % width
+    counts = row.bincount(minlength=len(cosine))
+    place = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[row]
+    values = cosine.new_full((len(cosine), int(counts.max())), -torch.inf)
+    at = torch.zeros(values.shape, dtype=torch.int64, device=flat.device)
+    values[row, place] = cosine.flatten()[flat]
+    at[row, place] = column
+    return values, at
+
+
 def _largest(cosine: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row, equal ones by column."""
-    values, at = cosine.topk(k, dim=1)
-    at, order = at.sort(dim=1)
-    values = values.gather(1, order)
-    values, order = values.sort(dim=1, descending=True, stable=True)
-    at = at.gather(1, order)
-    # More are as large as the last that was taken: topk may have left out the first of them.
-    tied = (cosine >= values[:, -1:]).sum(1) > k
+    values, at = cosine.topk(min(k + 1, cosine.shape[1]), dim=1)
+    equal = values[:, 1:] == values[:, :-1]
+    # One more is as large as the last that is taken: topk may have left out the first of them.
+    open_end = equal[:, k - 1] if equal.shape[1] == k else equal.new_zeros(len(equal))
+    tied = equal.any(1)
+    values, at = values[:, :k], at[:, :k]
     if bool(tied.any()):
-        sorted_values, sorted_at = cosine[tied].sort(dim=1, descending=True, stable=True)
-        values[tied], at[tied] = sorted_values[:, :k], sorted_at[:, :k]
+        columns, order = at[tied].sort(dim=1)
+        found, order = values[tied].gather(1, order).sort(dim=1, descending=True, stable=True)
+        values[tied], at[tied] = found, columns.gather(1, order)
+        if bool(open_end.any()):
+            found, columns = cosine[open_end].sort(dim=1, descending=True, stable=True)
+            values[open_end], at[open_end] = found[:, :k], columns[:, :k]
     return values, at

@@ -60,7 +60,7 @@ class SoftmaxProblem:
         self._targets = torch.from_numpy(targets).to(self.device)
         scatter = Scatter(rows.num_features, self.device)
         for block in rows.blocks(max(1, (1 << 21) // rows.num_features)):
-            wide = torch.from_numpy(np.array(block, np.float64)).to(self.device)
+            wide = torch.from_numpy(np.array(block)).to(self.device).double()
             if not bool(torch.isfinite(wide).all()):
                 raise SettingsError(
                     "the representations hold NaN or Inf: leave such rows out (they have no score either)"
@@ -80,7 +80,7 @@ class SoftmaxProblem:
                 yield start, self._kept[start : start + size]
             return
         for block in self._rows.blocks(size):
-            wide = torch.from_numpy(np.array(block, np.float64)).to(self.device)
+            wide = torch.from_numpy(np.array(block)).to(self.device).double()
             yield start, (wide - self.mean).float()
             start += len(block)
 
