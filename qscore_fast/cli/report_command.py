@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from qscore_fast.cli.encoder_options import SPEC_HELP, add_loading, encoder_from
 from qscore_fast.cli.new_parser import add_json, new_parser
 from qscore_fast.cli.terminal import print_result
 
@@ -21,6 +22,7 @@ images, the discriminative features, and what other commands found out, where it
         """\
 examples:
   qscore report runs/a
+  qscore report runs/a --encoder timm:resnet50     with heat maps
   qscore report runs/val --labels labels.csv --probe probe --compression curve --out val.html
   qscore report runs/tuned --compare runs/base
   qscore report runs/a --images /mnt/photos        the images have moved since
@@ -56,7 +58,13 @@ written: OUT/report.html and OUT/report.json, or FILE and the JSON file beside i
         default=[],
         help="leave out what reads all parts (features) or all embeddings (measures)",
     )
+    add(
+        "--encoder",
+        type=str | None,
+        help=f"the run's encoder, for heat maps: {SPEC_HELP} (default: no heat maps)",
+    )
     add_moved_source(parser)
+    add_loading(parser)
     return add_json(parser)
 
 
@@ -95,6 +103,7 @@ def report(options: Namespace) -> None:
             skip=options.skip,
             num_resamples=options.resamples,
         ),
+        None if options.encoder is None else encoder_from(options),
     )
     result = {
         "html": str(written.html),

@@ -26,7 +26,7 @@ def about_run(run: ScoreRun, store: Store) -> dict[str, Any]:
     num_images = store.num_images()
     written = (run.path / "scores.parquet").stat().st_mtime
     return {
-        "name": run.path.resolve().name,
+        "name": "/".join(run.path.resolve().parts[-2:]),
         "written": datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "encoder": {
             "name": about.get("encoder_name", "unknown"),

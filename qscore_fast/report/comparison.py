@@ -47,7 +47,7 @@ def comparison(
     about = Store(before.path).record.about
     record = Store(run.path).record.about
     return {
-        "other": before.path.resolve().name,
+        "other": "/".join(before.path.resolve().parts[-2:]),
         "encoder": record.get("encoder_name", "unknown"),
         "other_encoder": about.get("encoder_name", "unknown"),
         "num_common": len(here),

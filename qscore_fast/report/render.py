@@ -56,7 +56,9 @@ def rendered(content: dict[str, Any], shown: ShownImages) -> str:
         failure_legend=_failure_legend(content["failure"]),
         compression_legend=_compression_legend(content["compression"]),
         measure_words=MEASURE_WORDS,
-        island=htmlsafe_json_dumps(_island(content, shown, class_names)),
+        island=htmlsafe_json_dumps(
+            {"images": _island(content, shown, class_names), "featureMaps": shown.feature_maps}
+        ),
         css=Markup(css),
         js=Markup(js),
         policy=policy(css, js),

@@ -16,7 +16,7 @@ from qscore_fast.report.distribution import classes_of, distribution
 from qscore_fast.report.failure_section import failure_section
 from qscore_fast.report.feature_section import feature_section
 from qscore_fast.report.score_rows import ScoreRows
-from qscore_fast.report.shown_images import HeatMaps, ShownImages
+from qscore_fast.report.shown_images import HeatMapDrawer, ShownImages
 from qscore_fast.report.source_images import SourceImages
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.store import Store
@@ -24,8 +24,8 @@ from qscore_fast.scoring.store import Store
 FORMAT = "qscore-fast.report"
 FORMAT_VERSION = 1
 GALLERY = 24
-TOP_FEATURES, FEATURE_IMAGES = 12, 6
-CLASS_GALLERIES, CLASS_IMAGES = 40, 6
+TOP_FEATURES, FEATURE_IMAGES = 12, 8
+CLASS_GALLERIES, CLASS_IMAGES = 40, 8
 SKIPPABLE = ("features", "measures")
 
 
@@ -70,7 +70,7 @@ class ReportSettings:
 
 
 def report_content(
-    run: ScoreRun, settings: ReportSettings, heat_maps: HeatMaps | None = None
+    run: ScoreRun, settings: ReportSettings, heat_maps: HeatMapDrawer | None = None
 ) -> tuple[dict[str, Any], ShownImages]:
     """All numbers as plain values, and the images with their pictures.
 
@@ -137,7 +137,10 @@ def report_content(
     images = (
         SourceImages(store, settings.images, options=settings.source_options) if budget else None
     )
-    shown.fill(store, index, run.features, images, heat_maps, correct)
+    own = {
+        entry["feature"]: entry["images"] for entry in (content["features"] or {}).get("top", [])
+    }
+    shown.fill(store, index, run.features, images, heat_maps, own, correct)
     content["galleries"] = galleries
     content["images"] = shown.entries
     content["pictures"] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,11 +18,22 @@ from qscore_fast.report.thumbnails import data_uri, thumbnail, webp
 from qscore_fast.scoring.store import Store
 
 MOST_FEATURES = 8
+NUMBERS = ("q_score", "num_active", "num_highly_active", "mean", "std", "l1", "l2")
 PICTURE_BYTES = 10_000_000
 """Of all pictures of a report before base64, which makes them a third larger."""
 
-HeatMaps = Callable[[Sequence[Image.Image], Sequence[Sequence[int]]], Sequence[Image.Image | None]]
-"""Images and the features that made their scores -> pictures of the same sizes with the maps on them."""
+BATCH = 32
+"""Images in memory at once."""
+
+
+class HeatMapDrawer(Protocol):
+    """What draws heat maps on images."""
+
+    def __call__(
+        self, images: Sequence[Image.Image], feature: int | None = None
+    ) -> Sequence[Image.Image | None]:
+        """Each image with the map of its own features, or of one; None where there is nothing to show."""
+        ...
 
 
 @dataclass
@@ -31,7 +42,8 @@ class ShownImages:
 
     Attributes:
         entries: plain values of each image, in the order of their places.
-        pictures: data URIs by place. maps: the same with heat maps.
+        pictures: data URIs by place. maps: the same with the heat of the image's own features.
+        feature_maps: feature -> place -> data URI with the heat of that feature.
         missing: reason -> how many pictures there are not.
     """
 
@@ -39,7 +51,9 @@ class ShownImages:
     entries: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[int, str] = field(default_factory=dict)
     maps: dict[int, str] = field(default_factory=dict)
+    feature_maps: dict[int, dict[int, str]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    _used: int = 0
     _places: dict[int, int] = field(default_factory=dict)
 
     def add(self, rows: Iterable[int]) -> list[int]:
@@ -55,7 +69,8 @@ class ShownImages:
         index: PartRowsIndex,
         features: DiscriminativeFeatures,
         images: SourceImages | None,
-        heat_maps: HeatMaps | None = None,
+        heat_maps: HeatMapDrawer | None = None,
+        galleries: Mapping[int, Sequence[int]] | None = None,
         correct: Mapping[str, bool] | None = None,
     ) -> None:
         """Read what is shown of every row: once all of them were added.
@@ -63,6 +78,7 @@ class ShownImages:
         Args:
             images: where the pictures come from; None for a report without.
             heat_maps: what draws the maps.
+            galleries: feature -> the places in its gallery, which show its own map.
             correct: by sample id, whether a probe was right.
         """
         asked = list(self._places)
@@ -75,53 +91,73 @@ class ShownImages:
                 "row": row,
                 "sample_id": columns["sample_id"],
                 "label": self.rows.label(row),
-                **{
-                    name: columns[name]
-                    for name in (
-                        "q_score", "num_active", "num_highly_active", "mean", "std", "l1", "l2",
-                    )
-                },
+                **{name: columns[name] for name in NUMBERS},
                 "share_below": below / len(ascending),
                 "features": [
                     {"feature": j, "value": value} for j, value in active[row][:MOST_FEATURES]
                 ],
                 "size": None,
                 "missing": None,
-            }  # fmt: skip
+            }
             if correct is not None:
                 entry["correct"] = correct.get(columns["sample_id"])
             self.entries.append(entry)
-        if images is not None:
-            self._read_pictures(images, heat_maps, {row: active[row] for row in asked})
+        if images is None:
+            return
+        for batch in self._batches(images):
+            self._add_pictures(batch)
+            if heat_maps is not None:
+                self._add_maps(batch, heat_maps, galleries or {})
 
-    def _read_pictures(
-        self,
-        images: SourceImages,
-        heat_maps: HeatMaps | None,
-        active: dict[int, list[tuple[int, float]]],
-    ) -> None:
-        wanted = {entry["row"]: entry["sample_id"] for entry in self.entries}
-        used = 0
-        for row, found in images.read(wanted):
+    def _batches(self, images: SourceImages) -> Iterator[dict[int, Image.Image]]:
+        """Place -> image, some at a time; what cannot be read is recorded."""
+        batch: dict[int, Image.Image] = {}
+        for row, found in images.read({e["row"]: e["sample_id"] for e in self.entries}):
             place = self._places[row]
-            entry = self.entries[place]
             if isinstance(found, ImageError):
-                entry["missing"] = str(found)
-                self.missing[str(found)] = self.missing.get(str(found), 0) + 1
+                self._miss(place, str(found))
                 continue
-            entry["size"] = list(found.size)
-            small = webp(thumbnail(found))
-            drawn = [small]
-            if heat_maps is not None and active[row]:
-                over = heat_maps([found], [[j for j, _ in active[row]]])[0]
-                if over is not None:
-                    drawn.append(webp(thumbnail(over)))
-            used += sum(map(len, drawn))
-            if used > PICTURE_BYTES:
-                reason = "left out to keep the file small"
-                entry["missing"] = reason
-                self.missing[reason] = self.missing.get(reason, 0) + 1
-                continue
-            self.pictures[place] = data_uri(small)
-            if len(drawn) > 1:
-                self.maps[place] = data_uri(drawn[1])
+            self.entries[place]["size"] = list(found.size)
+            batch[place] = found
+            if len(batch) == BATCH:
+                yield batch
+                batch = {}
+        if batch:
+            yield batch
+
+    def _add_pictures(self, batch: dict[int, Image.Image]) -> None:
+        for place, image in batch.items():
+            uri = self._kept(thumbnail(image))
+            if uri is None:
+                self._miss(place, "left out to keep the file small")
+            else:
+                self.pictures[place] = uri
+
+    def _add_maps(
+        self,
+        batch: dict[int, Image.Image],
+        heat_maps: HeatMapDrawer,
+        galleries: Mapping[int, Sequence[int]],
+    ) -> None:
+        kinds: list[tuple[int | None, dict[int, str]]] = [(None, self.maps)]
+        kinds += [(j, self.feature_maps.setdefault(j, {})) for j in galleries]
+        for feature, into in kinds:
+            wanted = batch if feature is None else galleries[feature]
+            places = [p for p in wanted if p in batch and p in self.pictures]
+            drawn = heat_maps([batch[place] for place in places], feature)
+            for place, picture in zip(places, drawn, strict=True):
+                uri = None if picture is None else self._kept(thumbnail(picture))
+                if uri is not None:
+                    into[place] = uri
+
+    def _kept(self, picture: Image.Image) -> str | None:
+        """The picture as a data URI, while there is room for it."""
+        content = webp(picture)
+        if self._used + len(content) > PICTURE_BYTES:
+            return None
+        self._used += len(content)
+        return data_uri(content)
+
+    def _miss(self, place: int, reason: str) -> None:
+        self.entries[place]["missing"] = reason
+        self.missing[reason] = self.missing.get(reason, 0) + 1

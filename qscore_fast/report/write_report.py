@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError
+from qscore_fast.report.heat_map_pictures import HeatMapPictures
 from qscore_fast.report.render import finite, rendered
 from qscore_fast.report.report_content import ReportSettings, report_content
-from qscore_fast.report.shown_images import HeatMaps
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, write_text
+from qscore_fast.scoring.store import Store
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def write_report(
     run: str | os.PathLike[str] | ScoreRun,
     out: str | os.PathLike[str] | None = None,
     settings: ReportSettings | None = None,
-    heat_maps: HeatMaps | None = None,
+    encoder: Encoder | None = None,
 ) -> WrittenReport:
     """Write the report of a finished run.
 
@@ -59,18 +61,20 @@ def write_report(
         out: the HTML file, report.html in the run's folder by default; the numbers lie beside it, under the
             same name with .json.
         settings: what goes in.
-        heat_maps: what draws heat maps on the images; None for none.
+        encoder: that of the run, for heat maps; None leaves them out.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
         StoreError: no complete run there, or a file cannot be written.
-        SettingsError: a file that was named does not fit the run.
+        SettingsError: a file that was named does not fit the run, or the encoder is another one.
+        EncoderError: the encoder has no map of the image in it.
     """
     run = run if isinstance(run, ScoreRun) else ScoreRun(run)
     path = run.path / "report.html" if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"the report is an HTML file: end {path} in .html")
-    content, shown = report_content(run, settings or ReportSettings(), heat_maps)
+    drawer = None if encoder is None else HeatMapPictures(Store(run.path), run.features, encoder)
+    content, shown = report_content(run, settings or ReportSettings(), drawer)
     page = rendered(content, shown)
     made_folder(path.parent)
     numbers = path.with_suffix(".json")

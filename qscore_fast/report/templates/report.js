@@ -1,6 +1,7 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("images").textContent);
+  const island = JSON.parse(document.getElementById("images").textContent);
+  const data = island.images;
   const page = 60;
 
   const element = (name, css, text) => {
@@ -13,14 +14,14 @@
   const altOf = (image) =>
     `${image.id}${image.label === null ? "" : `, ${image.label}`}, score ${score(image.q)}`;
 
-  function fillFrame(frame, image) {
+  function fillFrame(frame, image, feature) {
     frame.replaceChildren();
     if (image.picture === null) {
       frame.append(element("span", "none", image.missing || "no picture"));
       return;
     }
     const tiny = image.size && Math.max(...image.size) <= 64;
-    for (const [source, css] of [[image.picture, ""], [image.map, "map"]]) {
+    for (const [source, css] of [[image.picture, ""], [mapOf(image, feature), "map"]]) {
       if (!source) continue;
       const img = element("img", `${css}${tiny ? " tiny" : ""}`.trim());
       img.src = source;
@@ -29,6 +30,11 @@
       frame.append(img);
     }
     if (image.correct === false) frame.append(element("span", "wrong", "wrong"));
+  }
+
+  // In the gallery of a feature, the map is that of the feature alone.
+  function mapOf(image, feature) {
+    return (feature && island.featureMaps[feature]?.[image.place]) || image.map;
   }
 
   function cardOf(image) {
@@ -54,7 +60,8 @@
 
   data.forEach((image, place) => { image.place = place; });
   for (const card of document.querySelectorAll(".card")) {
-    fillFrame(card.querySelector(".frame"), data[card.dataset.image]);
+    const feature = card.parentElement.dataset.feature;
+    fillFrame(card.querySelector(".frame"), data[card.dataset.image], feature);
   }
 
   // Enlarging: the images before and after are those of the gallery that the image was opened in.
@@ -62,14 +69,15 @@
   const parts = Object.fromEntries(
     [...viewer.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
   let siblings = [];
+  let feature;
   let current = 0;
 
   function show(place) {
     current = place;
     const image = data[siblings[place]];
-    fillFrame(parts.frame, image);
+    fillFrame(parts.frame, image, feature);
     parts.frame.classList.toggle("maps", parts.map.getAttribute("aria-pressed") === "true");
-    parts.map.hidden = !image.map;
+    parts.map.hidden = !mapOf(image, feature);
     parts.score.textContent = score(image.q);
     parts.rank.textContent = `above ${(100 * image.below).toFixed(1)} % of the images`;
     parts.id.textContent = image.id;
@@ -108,6 +116,7 @@
     const card = event.target.closest(".card");
     if (!card) return;
     const cards = [...card.parentElement.querySelectorAll(".card")];
+    feature = card.parentElement.dataset.feature;
     siblings = cards.map((one) => Number(one.dataset.image));
     show(cards.indexOf(card));
     viewer.showModal();
