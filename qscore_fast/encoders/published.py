@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from qscore_fast.encoders.networks import build_network, infer_architecture, tim
 from qscore_fast.encoders.training_state import Tower, TrainingState
 from qscore_fast.encoders.weights import checked_state
 from qscore_fast.errors import EncoderError
+from qscore_fast.images import Preprocess
 
 TOWERS = ("online", "ema")
 _NON_NEGATIVE = ("resnet", "simclr_v2_resnet")
@@ -59,7 +61,7 @@ def published_encoder(
     }
     encoder = Encoder(
         module=module.eval(),
-        preprocess=layout.preprocess,
+        preprocess=_own_preprocess(container.content) or layout.preprocess,
         name=name,
         system=recognised.system,
         num_features=int(module.num_features),  # type: ignore[arg-type]
@@ -71,6 +73,14 @@ def published_encoder(
         notes=_notes(recognised, architecture),
     )
     return encoder, recognised
+
+
+def _own_preprocess(content: Any) -> Preprocess | None:
+    """The transform that ``qscore_fast.finetuning.export`` puts beside the official keys."""
+    own = content.get("qscore_fast") if isinstance(content, Mapping) else None
+    if not isinstance(own, Mapping) or "preprocess" not in own:
+        return None
+    return Preprocess.from_json(own["preprocess"])
 
 
 def _network_of(

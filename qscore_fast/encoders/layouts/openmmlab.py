@@ -53,7 +53,7 @@ def _layout(
 
 _ONE = (
     _layout("simclr", "simclr", (_NECK,), (r"neck\.fc0\.", r"neck\.fc1\."),
-            lacks=(r"head\.", r"neck\.fc2\.", _MOMENTUM)),
+            lacks=(r"head\.", _MOMENTUM)),
     _layout("moco-v2", "moco_v2",
             (Rule(r"neck\.mlp\.", "online.projector"), *_averaged("encoder_k"), _QUEUE),
             (r"neck\.mlp\.0\.", r"encoder_k\.module\.", r"queue$")),

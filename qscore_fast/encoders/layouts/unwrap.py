@@ -110,6 +110,7 @@ _BESIDE = {
     "args": "settings of the training",
     "hyper_parameters": "settings of the training",
     "meta": "settings of the training",
+    "qscore_fast": "transform of the images",
 }
 
 

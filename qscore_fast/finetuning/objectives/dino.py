@@ -41,7 +41,6 @@ class DINOSettings:
         freeze_last_layer_epochs: epochs in which the last layer stays.
         norm_last_layer: whether the last layer's lengths stay as they are. The official advice for
             ViT-S is not to.
-        clip_grad: largest gradient norm of one parameter; 0 for no limit.
     """
 
     out_dim: int = 65536
@@ -55,7 +54,6 @@ class DINOSettings:
     center_momentum: float = 0.9
     freeze_last_layer_epochs: int = 1
     norm_last_layer: bool = True
-    clip_grad: float = 3.0
 
     def __post_init__(self) -> None:
         names: tuple[str, ...] = (
@@ -63,7 +61,7 @@ class DINOSettings:
             "warmup_teacher_temperature",
         )  # fmt: skip
         positive("DINO", *((name, getattr(self, name)) for name in names))
-        names = ("warmup_teacher_temperature_epochs", "freeze_last_layer_epochs", "clip_grad")
+        names = ("warmup_teacher_temperature_epochs", "freeze_last_layer_epochs")
         not_negative("DINO", *((name, getattr(self, name)) for name in names))
         share("DINO", ("momentum", self.momentum), ("center_momentum", self.center_momentum))
 
@@ -105,13 +103,7 @@ class DINO(Objective):
         self._temperature = self._temperature_of(position.epoch)
 
     def before_update(self, position: StepPosition) -> None:
-        """Clip each parameter's gradient, and keep the last layer as it is in the first epochs."""
-        limit = self.settings.clip_grad
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if limit and gradients:
-            norms = torch._foreach_norm(gradients)
-            factors = [torch.clamp(limit / (norm + 1e-6), max=1.0) for norm in norms]
-            torch._foreach_mul_(gradients, factors)
+        """Keep the last layer as it is in the first epochs."""
         if position.epoch < self.settings.freeze_last_layer_epochs:
             for parameter in self.prototypes.parameters():
                 parameter.grad = None

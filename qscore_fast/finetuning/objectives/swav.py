@@ -198,7 +198,4 @@ def build_swav(parts: Parts, settings: SwAVSettings) -> SwAV:
     plain = {"weight": found.weight.detach()}
     if found.bias is not None:
         plain["bias"] = found.bias.detach()
-    prototypes = Prototypes(plain)
-    with torch.no_grad():
-        prototypes.weight_v.copy_(F.normalize(prototypes.weight_v, dim=1))
-    return SwAV(parts.backbone(), projector, prototypes, settings)
+    return SwAV(parts.backbone(), projector, Prototypes(plain), settings)
