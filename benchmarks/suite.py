@@ -125,6 +125,7 @@ def _device(name: str | None) -> torch.device:
                 f"device is {name!r} but torch sees {torch.cuda.device_count()} CUDA or ROCm devices; "
                 "choose cpu, or install a torch built for your GPU"
             )
+        device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     return device
 

@@ -16,13 +16,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import check_rows, device_guard, launch_settings
+from .launch import check_rows, launch, launch_settings, row_stride
 from .tile import (
     active_elements,
     active_thresholds,
     add_to_partial,
     load_block,
     row_moments,
+    row_offsets,
     tile_rows,
 )
 
@@ -41,7 +42,7 @@ def _highly_active_kernel(
 ):
     eps = tl.cast(eps, tl.float32)
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
-    h_row = row * h_row_stride
+    h_row = row_offsets(row, h_row_stride, D)
     mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
     high, low = active_thresholds(mean, std, l2, eps)
     for start in range(0, D, BLOCK_D):
@@ -76,7 +77,7 @@ def _activation_counts_kernel(
     counts = tl.zeros((BLOCK_D,), tl.int32)
     for tile in tl.range(first, tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=NUM_STAGES):
         row, row_ok = tile_rows(tile, M, BLOCK_M)
-        h_row = row * h_row_stride
+        h_row = row_offsets(row, h_row_stride, D)
         mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
         high, low = active_thresholds(mean, std, l2, eps)
         for start in range(0, D, BLOCK_D):
@@ -98,19 +99,20 @@ def highly_active(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     if not rows:
         return active
     s = launch_settings(h)
-    with device_guard(h):
-        _highly_active_kernel[(s.programs,)](
-            h,
-            active.view(torch.uint8),
-            rows,
-            features,
-            h.stride(0),
-            float(eps),
-            TWO_SIDED=two_sided,
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _highly_active_kernel,
+        s.programs,
+        s.num_warps,
+        h,
+        active.view(torch.uint8),
+        rows,
+        features,
+        row_stride(h),
+        float(eps),
+        TWO_SIDED=two_sided,
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+    )
     return active
 
 
@@ -120,18 +122,19 @@ def activation_counts(h: Tensor, eps: float, two_sided: bool = False) -> Tensor:
     s = launch_settings(h, "columns")
     partial = torch.empty((s.programs, features), dtype=torch.int32, device=h.device)
     if rows:
-        with device_guard(h):
-            _activation_counts_kernel[(s.programs,)](
-                h,
-                partial,
-                rows,
-                features,
-                h.stride(0),
-                float(eps),
-                TWO_SIDED=two_sided,
-                BLOCK_M=s.block_m,
-                BLOCK_D=s.block_d,
-                NUM_STAGES=s.num_stages,
-                num_warps=s.num_warps,
-            )
+        launch(
+            _activation_counts_kernel,
+            s.programs,
+            s.num_warps,
+            h,
+            partial,
+            rows,
+            features,
+            row_stride(h),
+            float(eps),
+            TWO_SIDED=two_sided,
+            BLOCK_M=s.block_m,
+            BLOCK_D=s.block_d,
+            NUM_STAGES=s.num_stages,
+        )
     return partial.sum(0)

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import as_bytes, check_rows, device_guard, launch_settings
+from .launch import as_bytes, check_rows, launch, launch_settings, row_stride
 from .tile import (
     active_elements,
     active_thresholds,
@@ -30,6 +30,7 @@ from .tile import (
     load_members,
     reciprocal_norm,
     row_moments,
+    row_offsets,
     store_field,
     tile_rows,
 )
@@ -100,7 +101,7 @@ def _q_score_fwd_kernel(
 ):
     eps = tl.cast(eps, tl.float32)
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
-    h_row = row * h_row_stride
+    h_row = row_offsets(row, h_row_stride, D)
     mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
     high, low = active_thresholds(mean, std, l2, eps)
     q, count, balance = row_scores(
@@ -159,10 +160,11 @@ def _q_score_bwd_kernel(
     q = tl.load(q_ptr + row, mask=row_ok, other=0.0)
     n_inverse = reciprocal_norm(load_field(saved_ptr, 2, row, row_ok, M))
     high, low, above, below, outside = score_factors(dq, saved_ptr, row, row_ok, M, D, TWO_SIDED)
+    h_row = row_offsets(row, h_row_stride, D)
     # NaN where Q is NaN, and then so is the whole row.
     of_unit = dq * n_inverse * q
     for start in range(0, D, BLOCK_D):
-        h, column, inside = load_block(h_ptr, row * h_row_stride, start, row_ok, D, BLOCK_D)
+        h, column, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         members = load_members(mask_ptr, column, D)
         dh = score_gradient(h, members, high, low, above, below, outside, TWO_SIDED)
         dh -= of_unit[:, None] * (h * n_inverse[:, None])
@@ -187,21 +189,22 @@ def _score(
     if not rows:
         return q
     s = launch_settings(h)
-    with device_guard(h):
-        _q_score_fwd_kernel[(s.programs,)](
-            h,
-            as_bytes(mask),
-            q,
-            saved,
-            rows,
-            features,
-            h.stride(0),
-            float(eps),
-            TWO_SIDED=two_sided,
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _q_score_fwd_kernel,
+        s.programs,
+        s.num_warps,
+        h,
+        as_bytes(mask),
+        q,
+        saved,
+        rows,
+        features,
+        row_stride(h),
+        float(eps),
+        TWO_SIDED=two_sided,
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+    )
     return q
 
 
@@ -225,20 +228,21 @@ def q_score_bwd(dq: Tensor, h: Tensor, mask: Tensor | None, q: Tensor, saved: Te
     if not rows:
         return dh
     s = launch_settings(h)
-    with device_guard(h):
-        _q_score_bwd_kernel[(s.programs,)](
-            dq,
-            h,
-            as_bytes(mask),
-            q,
-            saved,
-            dh,
-            rows,
-            features,
-            h.stride(0),
-            TWO_SIDED=is_two_sided(saved),
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _q_score_bwd_kernel,
+        s.programs,
+        s.num_warps,
+        dq,
+        h,
+        as_bytes(mask),
+        q,
+        saved,
+        dh,
+        rows,
+        features,
+        row_stride(h),
+        TWO_SIDED=is_two_sided(saved),
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+    )
     return dh

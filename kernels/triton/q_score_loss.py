@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import as_bytes, check_rows, device_capability, device_guard, launch_settings
+from .launch import as_bytes, check_rows, device_capability, launch, launch_settings, row_stride
 from .q_score import (
     empty_saved,
     is_two_sided,
@@ -38,6 +38,7 @@ from .tile import (
     load_members,
     reciprocal_norm,
     row_moments,
+    row_offsets,
     tile_rows,
     times_sign,
 )
@@ -67,7 +68,7 @@ def _q_score_loss_fwd_kernel(
     c = tl.zeros((BLOCK_D,), tl.float32)
     for tile in tl.range(first, tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=NUM_STAGES):
         row, row_ok = tile_rows(tile, M, BLOCK_M)
-        h_row = row * h_row_stride
+        h_row = row_offsets(row, h_row_stride, D)
         mean, std, _, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
         high, low = active_thresholds(mean, std, l2, eps)
         q, count, balance = row_scores(
@@ -183,7 +184,7 @@ def _q_score_loss_bwd_kernel(
     BLOCK_D: tl.constexpr,
 ):
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
-    h_row = row * h_row_stride
+    h_row = row_offsets(row, h_row_stride, D)
     dloss = tl.load(dloss_ptr)
     q = tl.load(q_ptr + row, mask=row_ok, other=0.0)
     row_weight = tl.load(row_weight_ptr + row, mask=row_ok, other=0.0)
@@ -225,24 +226,25 @@ def _score_with_columns(
     q, q_partial, partial = _empty(h, (rows,), (s.programs,), (s.programs, features))
     if not rows:
         return q, saved, q_partial.zero_(), partial.zero_()
-    with device_guard(h):
-        _q_score_loss_fwd_kernel[(s.programs,)](
-            h,
-            as_bytes(mask),
-            q,
-            saved,
-            q_partial,
-            partial,
-            rows,
-            features,
-            h.stride(0),
-            float(eps),
-            TWO_SIDED=two_sided,
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            NUM_STAGES=s.num_stages,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _q_score_loss_fwd_kernel,
+        s.programs,
+        s.num_warps,
+        h,
+        as_bytes(mask),
+        q,
+        saved,
+        q_partial,
+        partial,
+        rows,
+        features,
+        row_stride(h),
+        float(eps),
+        TWO_SIDED=two_sided,
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+        NUM_STAGES=s.num_stages,
+    )
     return q, saved, q_partial, partial
 
 
@@ -267,34 +269,37 @@ def q_score_loss_fwd(
     )
     if not rows:
         return loss.zero_(), q, saved, row_weight, col_weight.zero_()
-    with device_guard(h):
-        _q_score_loss_sums_kernel[(sums.programs,)](
-            q,
-            q_partial,
-            partial,
-            row_weight,
-            row_loss,
-            c,
-            rows,
-            len(partial),
-            features,
-            -lambda1 / rows,
-            BLOCK_M=sums.block_m,
-            BLOCK_P=sums.block_p,
-            BLOCK_D=sums.block_d,
-            num_warps=sums.num_warps,
-        )
-        _q_score_loss_finish_kernel[(1,)](
-            c,
-            row_loss,
-            loss,
-            col_weight,
-            sums.programs,
-            features,
-            lambda2 / rows if mean else float(lambda2),
-            BLOCK_D=FINISH_BLOCK,
-            num_warps=FINISH_WARPS,
-        )
+    launch(
+        _q_score_loss_sums_kernel,
+        sums.programs,
+        sums.num_warps,
+        q,
+        q_partial,
+        partial,
+        row_weight,
+        row_loss,
+        c,
+        rows,
+        len(partial),
+        features,
+        -lambda1 / rows,
+        BLOCK_M=sums.block_m,
+        BLOCK_P=sums.block_p,
+        BLOCK_D=sums.block_d,
+    )
+    launch(
+        _q_score_loss_finish_kernel,
+        1,
+        FINISH_WARPS,
+        c,
+        row_loss,
+        loss,
+        col_weight,
+        sums.programs,
+        features,
+        lambda2 / rows if mean else float(lambda2),
+        BLOCK_D=FINISH_BLOCK,
+    )
     return loss, q, saved, row_weight, col_weight
 
 
@@ -330,22 +335,23 @@ def q_score_loss_bwd(
     if not rows:
         return dh
     s = launch_settings(h)
-    with device_guard(h):
-        _q_score_loss_bwd_kernel[(s.programs,)](
-            dloss,
-            h,
-            as_bytes(mask),
-            q,
-            saved,
-            row_weight,
-            col_weight,
-            dh,
-            rows,
-            features,
-            h.stride(0),
-            TWO_SIDED=is_two_sided(saved),
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _q_score_loss_bwd_kernel,
+        s.programs,
+        s.num_warps,
+        dloss,
+        h,
+        as_bytes(mask),
+        q,
+        saved,
+        row_weight,
+        col_weight,
+        dh,
+        rows,
+        features,
+        row_stride(h),
+        TWO_SIDED=is_two_sided(saved),
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+    )
     return dh

@@ -14,12 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import check_rows, device_guard, launch_settings
+from .launch import check_rows, launch, launch_settings, row_stride
 from .tile import (
     load_block,
     load_field,
     reciprocal_norm,
     row_moments,
+    row_offsets,
     store_moments,
     tile_rows,
     times_sign,
@@ -37,7 +38,9 @@ def _row_stats_fwd_kernel(
     BLOCK_D: tl.constexpr,
 ):
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
-    mean, std, l1, l2 = row_moments(h_ptr, row * h_row_stride, row_ok, D, BLOCK_M, BLOCK_D)
+    mean, std, l1, l2 = row_moments(
+        h_ptr, row_offsets(row, h_row_stride, D), row_ok, D, BLOCK_M, BLOCK_D
+    )
     store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M)
 
 
@@ -83,8 +86,9 @@ def _row_stats_bwd_kernel(
     mean, constant, of_centred, of_sign, of_h = stats_factors(
         dstats_ptr, stats_ptr, row, row_ok, M, D
     )
+    h_row = row_offsets(row, h_row_stride, D)
     for start in range(0, D, BLOCK_D):
-        h, column, inside = load_block(h_ptr, row * h_row_stride, start, row_ok, D, BLOCK_D)
+        h, column, inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         dh = stats_gradient(h, mean, constant, of_centred, of_sign, of_h)
         dh_pointers = dh_ptr + row[:, None] * D + column[None, :]
         tl.store(dh_pointers, dh.to(dh_ptr.dtype.element_ty), mask=inside)
@@ -97,17 +101,18 @@ def row_stats_fwd(h: Tensor) -> Tensor:
     if not rows:
         return stats
     s = launch_settings(h)
-    with device_guard(h):
-        _row_stats_fwd_kernel[(s.programs,)](
-            h,
-            stats,
-            rows,
-            features,
-            h.stride(0),
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _row_stats_fwd_kernel,
+        s.programs,
+        s.num_warps,
+        h,
+        stats,
+        rows,
+        features,
+        row_stride(h),
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+    )
     return stats
 
 
@@ -118,17 +123,18 @@ def row_stats_bwd(dstats: Tensor, h: Tensor, stats: Tensor) -> Tensor:
     if not rows:
         return dh
     s = launch_settings(h)
-    with device_guard(h):
-        _row_stats_bwd_kernel[(s.programs,)](
-            dstats,
-            h,
-            stats,
-            dh,
-            rows,
-            features,
-            h.stride(0),
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            num_warps=s.num_warps,
-        )
+    launch(
+        _row_stats_bwd_kernel,
+        s.programs,
+        s.num_warps,
+        dstats,
+        h,
+        stats,
+        dh,
+        rows,
+        features,
+        row_stride(h),
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+    )
     return dh

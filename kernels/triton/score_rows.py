@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .active import count_active
-from .launch import as_bytes, check_rows, device_guard, launch_settings
+from .launch import as_bytes, check_rows, launch, launch_settings, row_stride
 from .q_score import row_scores
 from .sparse import empty_thresholds, fill_entries, store_thresholds
 from .tile import (
@@ -23,6 +23,7 @@ from .tile import (
     add_to_partial,
     load_block,
     row_moments,
+    row_offsets,
     store_moments,
     tile_rows,
 )
@@ -55,7 +56,7 @@ def _score_rows_kernel(
     counts = tl.zeros((BLOCK_D,), tl.int32)
     for tile in tl.range(first, tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=NUM_STAGES):
         row, row_ok = tile_rows(tile, M, BLOCK_M)
-        h_row = row * h_row_stride
+        h_row = row_offsets(row, h_row_stride, D)
         mean, std, l1, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
         high, low = active_thresholds(mean, std, l2, eps)
         keep_high, keep_low = active_thresholds(mean, std, l2, keep_eps)
@@ -99,25 +100,26 @@ def score_rows(
     entries, num_active = (torch.empty(rows, dtype=torch.int32, device=h.device) for _ in range(2))
     partial = torch.empty((s.programs, features), dtype=torch.int32, device=h.device)
     if rows:
-        with device_guard(h):
-            _score_rows_kernel[(s.programs,)](
-                h,
-                as_bytes(mask),
-                stats,
-                thresholds,
-                entries,
-                q,
-                num_active,
-                partial,
-                rows,
-                features,
-                h.stride(0),
-                float(eps),
-                float(keep_eps),
-                TWO_SIDED=two_sided,
-                BLOCK_M=s.block_m,
-                BLOCK_D=s.block_d,
-                NUM_STAGES=s.num_stages,
-                num_warps=s.num_warps,
-            )
+        launch(
+            _score_rows_kernel,
+            s.programs,
+            s.num_warps,
+            h,
+            as_bytes(mask),
+            stats,
+            thresholds,
+            entries,
+            q,
+            num_active,
+            partial,
+            rows,
+            features,
+            row_stride(h),
+            float(eps),
+            float(keep_eps),
+            TWO_SIDED=two_sided,
+            BLOCK_M=s.block_m,
+            BLOCK_D=s.block_d,
+            NUM_STAGES=s.num_stages,
+        )
     return *fill_entries(h, stats, thresholds, entries), stats, q, num_active, partial.sum(0)

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import check_rows, device_guard, launch_settings
+from .launch import check_rows, launch, launch_settings, row_stride
 from .row_stats import stats_factors, stats_gradient
 from .settings import entries_block
 from .tile import (
@@ -27,6 +27,7 @@ from .tile import (
     load_field,
     reciprocal_norm,
     row_moments,
+    row_offsets,
     store_field,
     store_moments,
     tile_rows,
@@ -57,7 +58,7 @@ def _sparse_count_kernel(
 ):
     eps = tl.cast(eps, tl.float32)
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
-    h_row = row * h_row_stride
+    h_row = row_offsets(row, h_row_stride, D)
     mean, std, l1, l2 = row_moments(h_ptr, h_row, row_ok, D, BLOCK_M, BLOCK_D)
     high, low = active_thresholds(mean, std, l2, eps)
     count = tl.zeros((BLOCK_M,), tl.int32)
@@ -93,8 +94,9 @@ def _sparse_fill_kernel(
     if TWO_SIDED:
         low = load_field(thresholds_ptr, 1, row, row_ok, M)
     entry = tl.load(offsets_ptr + row, mask=row_ok, other=0)
+    h_row = row_offsets(row, h_row_stride, D)
     for start in range(0, D, BLOCK_D):
-        h, column, _inside = load_block(h_ptr, row * h_row_stride, start, row_ok, D, BLOCK_D)
+        h, column, _inside = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         active = active_elements(h, high, low, TWO_SIDED) & (column < D)[None, :]
         rank = tl.cumsum(active.to(tl.int32), axis=1) - 1
         position = entry[:, None] + rank
@@ -122,7 +124,7 @@ def _sparse_bwd_kernel(
     BLOCK_E: tl.constexpr,
 ):
     row, row_ok = tile_rows(tl.program_id(0), M, BLOCK_M)
-    h_row = row * h_row_stride
+    h_row = row_offsets(row, h_row_stride, D)
     dh_row = row * D
     first = tl.load(offsets_ptr + row, mask=row_ok, other=0)
     entries = (tl.load(offsets_ptr + row + 1, mask=row_ok, other=0) - first).to(tl.int32)
@@ -183,22 +185,23 @@ def fill_entries(
     value = torch.empty(entries, dtype=torch.float32, device=h.device)
     if entries:
         s = launch_settings(h, "entries")
-        with device_guard(h):
-            _sparse_fill_kernel[(s.programs,)](
-                h,
-                stats,
-                thresholds,
-                offsets,
-                feature,
-                value,
-                rows,
-                features,
-                h.stride(0),
-                TWO_SIDED=len(thresholds) == 2,
-                BLOCK_M=s.block_m,
-                BLOCK_D=s.block_d,
-                num_warps=s.num_warps,
-            )
+        launch(
+            _sparse_fill_kernel,
+            s.programs,
+            s.num_warps,
+            h,
+            stats,
+            thresholds,
+            offsets,
+            feature,
+            value,
+            rows,
+            features,
+            row_stride(h),
+            TWO_SIDED=len(thresholds) == 2,
+            BLOCK_M=s.block_m,
+            BLOCK_D=s.block_d,
+        )
     return offsets, feature, value
 
 
@@ -212,21 +215,22 @@ def sparse_fwd(
     count = torch.empty(rows, dtype=torch.int32, device=h.device)
     s = launch_settings(h)
     if rows:
-        with device_guard(h):
-            _sparse_count_kernel[(s.programs,)](
-                h,
-                stats,
-                thresholds,
-                count,
-                rows,
-                features,
-                h.stride(0),
-                float(eps),
-                TWO_SIDED=two_sided,
-                BLOCK_M=s.block_m,
-                BLOCK_D=s.block_d,
-                num_warps=s.num_warps,
-            )
+        launch(
+            _sparse_count_kernel,
+            s.programs,
+            s.num_warps,
+            h,
+            stats,
+            thresholds,
+            count,
+            rows,
+            features,
+            row_stride(h),
+            float(eps),
+            TWO_SIDED=two_sided,
+            BLOCK_M=s.block_m,
+            BLOCK_D=s.block_d,
+        )
     return *fill_entries(h, stats, thresholds, count), stats
 
 
@@ -245,22 +249,23 @@ def sparse_bwd(
     if not rows:
         return dh
     s = launch_settings(h)
-    with device_guard(h):
-        _sparse_bwd_kernel[(s.programs,)](
-            dvalue,
-            dstats,
-            h,
-            offsets,
-            feature,
-            value,
-            stats,
-            dh,
-            rows,
-            features,
-            h.stride(0),
-            BLOCK_M=s.block_m,
-            BLOCK_D=s.block_d,
-            BLOCK_E=entries_block(s),
-            num_warps=s.num_warps,
-        )
+    launch(
+        _sparse_bwd_kernel,
+        s.programs,
+        s.num_warps,
+        dvalue,
+        dstats,
+        h,
+        offsets,
+        feature,
+        value,
+        stats,
+        dh,
+        rows,
+        features,
+        row_stride(h),
+        BLOCK_M=s.block_m,
+        BLOCK_D=s.block_d,
+        BLOCK_E=entries_block(s),
+    )
     return dh

@@ -17,6 +17,15 @@ def tile_rows(tile, M, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
+def row_offsets(row, h_row_stride, D: tl.constexpr):
+    """Where the rows begin; a stride of None is D, whose factors then tell how wide a load may be."""
+    stride = h_row_stride
+    if stride is None:
+        stride = D
+    return row * stride
+
+
+@triton.jit
 def block_columns(start, row_ok, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Indices of the columns from ``start``, and which elements of the tile exist."""
     column = start + tl.arange(0, BLOCK_D)
@@ -69,6 +78,16 @@ def store_moments(stats_ptr, mean, std, l1, l2, row, row_ok, M):
 
 
 @triton.jit
+def row_sum(values, row_ok):
+    """The sum of each row of a tile; 0 for a row that does not exist.
+
+    Selected, so that no compiler pass carries threads' partial sums from block to block in some kernels
+    and not in others: a row's sums are the same to the last bit wherever they are taken.
+    """
+    return tl.where(row_ok, tl.sum(values, axis=1), 0.0)
+
+
+@triton.jit
 def row_moments(
     h_ptr, h_row, row_ok, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
 ):
@@ -78,9 +97,9 @@ def row_moments(
     squares = tl.zeros((BLOCK_M,), tl.float32)
     for start in range(0, D, BLOCK_D):
         h, _, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
-        total += tl.sum(h, axis=1)
-        l1 += tl.sum(tl.abs(h), axis=1)
-        squares += tl.sum(h * h, axis=1)
+        total += row_sum(h, row_ok)
+        l1 += row_sum(tl.abs(h), row_ok)
+        squares += row_sum(h * h, row_ok)
     mean = tl.div_rn(total, tl.full((BLOCK_M,), D, tl.float32))
 
     centred_squares = tl.zeros((BLOCK_M,), tl.float32)
@@ -88,7 +107,7 @@ def row_moments(
         h, column, _ = load_block(h_ptr, h_row, start, row_ok, D, BLOCK_D)
         # Otherwise every padded column would add mean^2.
         centred = zero_padding(h - mean[:, None], column, D, BLOCK_D)
-        centred_squares += tl.sum(centred * centred, axis=1)
+        centred_squares += row_sum(centred * centred, row_ok)
     if D > 1:
         std = tl.sqrt_rn(centred_squares / (D - 1))
     else:

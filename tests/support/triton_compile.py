@@ -112,11 +112,9 @@ def source(kernel: object, name: str, device: str, d: int, dtype: str, two_sided
             attributes[(i,)] = [["tt.divisibility", 16]]
         else:
             signature[argument] = SCALARS.get(argument, "i32")
-            if argument == "h_row_stride" and d == 1:
+            if argument == "h_row_stride":  # rows without gaps
                 signature[argument] = "constexpr"
-                constants[argument] = 1
-            elif argument == "h_row_stride" and d % 16 == 0:
-                attributes[(i,)] = [["tt.divisibility", 16]]
+                constants[argument] = None
     return ASTSource(kernel, signature, constants, attributes), {"num_warps": num_warps}, meta
 
 
@@ -144,12 +142,16 @@ def measure(job: tuple[str, str, int, str, bool]) -> dict[str, object]:
         "shared": compiled.metadata.shared,
         "loads_of_h": _loads_of_h(compiled.asm["ttir"], what.signature),
     }
-    read = _read_nvidia if target.backend == "cuda" else _read_amd
-    result |= read(compiled.asm)
+    result |= read_compiled(compiled.asm, target)
     elements = meta["BLOCK_M"] * d / threads if "BLOCK_M" in meta else float("nan")
     # Of a thread, for each element of h that it handles; an upper bound, as few branches are taken.
     result["instructions"] = round(result["instructions"] / elements, 1)
     return result
+
+
+def read_compiled(asm: dict[str, object], target: object) -> dict[str, object]:
+    """Registers, spills and instructions of compiled code."""
+    return _read_nvidia(asm) if target.backend == "cuda" else _read_amd(asm)
 
 
 def _tool(flag: str, path: str) -> str:
