@@ -15,6 +15,7 @@ from torch import Tensor
 from . import _native
 
 _DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+_COMBINATIONS = {"sum": 0, "mean": 1, "max": 2}
 
 targets = _native.targets
 current_target = _native.current_target
@@ -140,6 +141,35 @@ def score_rows(
         counts.data_ptr(),
     )
     return offsets, *entries.take(), stats, q, num_active, counts
+
+
+def score_maps(
+    maps: Tensor, mask: Tensor | None, eps: float, two_sided: bool, combine: str, rectify: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``maps``: (N, C, P) with unit stride along channels or positions."""
+    samples, channels, positions = maps.shape
+    h = _empty(maps, samples, channels)
+    q, saved = _empty(maps, samples), _empty_saved(maps, two_sided)
+    num_active = torch.empty(samples, dtype=torch.int32)
+    heat = _empty(maps, samples, positions)
+    _native.score_maps(
+        _DTYPE_CODES[maps.dtype],
+        torch.get_num_threads(),
+        maps.data_ptr(),
+        *maps.shape,
+        *maps.stride(),
+        _address(mask),
+        eps,
+        two_sided,
+        _COMBINATIONS[combine],
+        rectify,
+        h.data_ptr(),
+        q.data_ptr(),
+        saved.data_ptr(),
+        num_active.data_ptr(),
+        heat.data_ptr(),
+    )
+    return h, q, num_active, heat
 
 
 def sparse_bwd(

@@ -315,6 +315,26 @@ void loss_backward(int dtype, int threads, Address h, int64_t rows, int64_t feat
   for_chunks(a.score.h, threads, [&](int64_t begin, int64_t end) { kernel(a, begin, end); });
 }
 
+void score_maps(int dtype, int threads, Address maps, int64_t samples, int64_t channels, int64_t positions,
+                int64_t sample_stride, int64_t channel_stride, int64_t position_stride, Address mask,
+                double eps, bool two_sided, int combination, bool rectify, Address h, Address q,
+                Address saved, Address num_active, Address heat) {
+  const Arranged arranged(dtype == kFloat64 ? kFloat64 : kFloat32, mask, channels);
+  const ScoreMaps a{at<void>(maps),      samples,         channels,         positions,
+                    sample_stride,       channel_stride,  position_stride,  at<uint8_t>(mask),
+                    arranged.get(),      {eps, two_sided}, combination,     rectify,
+                    at<void>(h),         at<void>(q),     at<void>(saved),  at<int32_t>(num_active),
+                    at<void>(heat)};
+  const auto kernel = kernels(dtype).score_maps;
+  const Matrix work{at<void>(maps), samples, channels * positions, sample_stride};
+  const int workers = workers_for(work, threads);
+  const int64_t bytes = map_scratch_bytes(channels);
+  const std::unique_ptr<char[]> scratch(new char[workers * bytes]);
+  for_spans(work, workers, [&](int w, int64_t begin, int64_t end) {
+    kernel(a, begin, end, scratch.get() + w * bytes);
+  });
+}
+
 uint64_t stream_read(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride) {
   const Matrix m{at<void>(h), rows, features, row_stride};
   const auto kernel = kernels(dtype).stream_read;
@@ -372,6 +392,7 @@ NB_MODULE(_native, m) {
   m.def("sparse_forward", &sparse_forward, Unlocked(), nb::rv_policy::take_ownership);
   m.def("sparse_backward", &sparse_backward, Unlocked());
   m.def("score_rows", &score_rows, Unlocked(), nb::rv_policy::take_ownership);
+  m.def("score_maps", &score_maps, Unlocked());
   m.def("stream_read", &stream_read, Unlocked());
   m.def("stream_copy", &stream_copy, Unlocked());
   m.def("loss_forward", &loss_forward, Unlocked());

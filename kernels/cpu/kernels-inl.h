@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "loss-inl.h"
+#include "maps-inl.h"
 #include "stream-inl.h"
 
 namespace {
@@ -236,7 +237,7 @@ constexpr KernelTable table_for() {
   return {arrange_mask<T>,    arrange_columns<T>,  row_stats_forward<T>, row_stats_backward<T>,
           q_score_forward<T>, q_score_backward<T>, highly_active<T>,     activation_counts<T>,
           sparse_forward<T>,  sparse_backward<T>,  score_rows<T>,        loss_forward<T>,
-          loss_backward<T>,   stream_read<T>,      stream_copy<T>};
+          loss_backward<T>,   score_maps<T>,       stream_read<T>,       stream_copy<T>};
 }
 
 }  // namespace

@@ -94,6 +94,26 @@ struct ScoreRows {
   int32_t* num_active;   // (N,): |L & D|
 };
 
+// How the channels of L & D become one heat map.
+enum Combination : int { kSumOfChannels = 0, kMeanOfChannels = 1, kMaxOfChannels = 2 };
+
+// Feature maps (N, r, P), P positions, with unit stride along channels or positions.
+struct ScoreMaps {
+  const void* maps;
+  int64_t samples, channels, positions;                      // N, r, P
+  int64_t sample_stride, channel_stride, position_stride;    // elements
+  const uint8_t* mask;                                       // D: (r,), or null for all features
+  const void* arranged_mask;                                 // the same, arranged for rows of A
+  Activation activation;
+  int combination;
+  bool rectify;         // what is below 0 counts as 0
+  void* h;              // A (N, r): the means
+  void* q;              // A (N,)
+  void* saved;          // A (3, N), two-sided (5, N): as QScoreForward
+  int32_t* num_active;  // (N,): |L & D|
+  void* heat;           // A (N, P)
+};
+
 struct SparseBackward {
   Matrix h;
   const void* dvalue;      // A (nnz,)
@@ -113,6 +133,11 @@ struct LossBackward {
 
 // Bytes that hold r columns as `arrange_mask`, `arrange_columns` or a kernel's scratch arrange them.
 inline int64_t arranged_bytes(int64_t r) { return (r + 64) * static_cast<int64_t>(sizeof(double)); }
+
+// Bytes that hold the members of L & D of one sample, of r channels.
+inline int64_t map_scratch_bytes(int64_t r) {
+  return (r + 64) * static_cast<int64_t>(sizeof(double) + sizeof(int32_t));
+}
 
 // Every function with a range handles the rows [begin, end) and may run beside others on other rows.
 struct KernelTable {
@@ -134,6 +159,8 @@ struct KernelTable {
   // Adds the column norms to columns (r,); scratch holds r columns.
   void (*loss_forward)(const QScoreForward&, int64_t begin, int64_t end, double* columns, void* scratch);
   void (*loss_backward)(const LossBackward&, int64_t begin, int64_t end);
+  // scratch holds `map_scratch_bytes`.
+  void (*score_maps)(const ScoreMaps&, int64_t begin, int64_t end, void* scratch);
   // The limits of the memory, to measure against.
   void (*stream_read)(const Matrix&, int64_t begin, int64_t end, uint64_t* combined);
   void (*stream_copy)(const Matrix&, void* to, int64_t begin, int64_t end);

@@ -155,7 +155,7 @@ def _check_maps(maps: Tensor) -> None:
             f"maps has dtype {maps.dtype}; the Triton kernels take float32, float16 or bfloat16: "
             "convert it with maps.float(), or compute on the CPU"
         )
-    if maps.ndim != 3 or 1 not in maps.stride()[1:] and maps[0].numel() > 1:
+    if maps.ndim != 3 or (1 not in maps.stride()[1:] and maps[0].numel() > 1):
         raise ValueError(
             f"maps has shape {tuple(maps.shape)} and strides {maps.stride()}; the kernels take "
             "(samples, channels, positions) with unit stride along channels or positions"
