@@ -16,7 +16,7 @@ from qscore_fast.saliency.heatmaps import Combine, heatmaps
 from qscore_fast.saliency.interpretation_rows import PartRows
 from qscore_fast.saliency.mask_frame import in_mask_frame
 from qscore_fast.saliency.masked_images import MaskedImage
-from qscore_fast.saliency.overlap import Overlap, OverlapSettings, overlap
+from qscore_fast.saliency.overlap import OverlapSettings, overlaps
 from qscore_fast.saliency.salient_masks import SIDE
 
 
@@ -43,7 +43,7 @@ def measure_images(
     core = _stacked([image.masks.core for image in images if image.masks is not None])
     spurious = _stacked([image.masks.spurious for image in images if image.masks is not None])
     sizes = [image.size for image in images]
-    q_scores, counts, overlaps = [], [], []
+    q_scores, counts, found_overlaps = [], [], []
     for number, explained in enumerate(encoders):
         encoder = explained.encoder
         pixels = torch.stack([image.pixels[number] for image in images]).to(encoder.device)
@@ -65,12 +65,8 @@ def measure_images(
         heat, seen = in_mask_frame(maps, encoder.preprocess, sizes)
         q_scores.append(found.q_score.float().cpu().numpy())
         counts.append([len(own) for own in found.features])
-        overlaps.append([_overlap(heat, mask, settings, seen) for mask in (core, spurious)])
-    rows.add(images, q_scores, counts, overlaps)
-
-
-def _overlap(heat: Tensor, masks: Tensor, settings: OverlapSettings, seen: Tensor) -> Overlap:
-    return overlap(heat, masks.to(heat.device), settings, seen)
+        found_overlaps.append(overlaps(heat, (core, spurious), settings, seen))
+    rows.add(images, q_scores, counts, found_overlaps)
 
 
 def _stacked(masks: Sequence[np.ndarray | None]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -111,65 +112,88 @@ def overlap(
     Raises:
         SettingsError: other shapes or dtypes, negative heat, a mask out of range.
     """
+    return overlaps(heat, [mask], settings, seen)[0]
+
+
+def overlaps(
+    heat: Tensor,
+    masks: Sequence[Tensor],
+    settings: OverlapSettings | None = None,
+    seen: Tensor | None = None,
+) -> list[Overlap]:
+    """:func:`overlap` with several masks of the same images; the heat is looked at once."""
     settings = settings or OverlapSettings()
-    a, m, counted = _checked(heat, mask, seen)
-    finite = a.isfinite().all(1)
-    a = torch.where(finite[:, None], a, 0.0)
-    b = (m >= settings.mask_threshold) & counted
-    if settings.hard_masks:
-        m = b.to(a.dtype)
-    peak = a.amax(1, keepdim=True)
+    given, counted = _checked_heat(heat, seen)
+    finite = given.isfinite().all(1)
+    a = torch.where(finite[:, None], given, 0.0)
+    peak = a.amax(1, keepdim=True) if a.shape[1] else a.new_zeros((len(a), 1))
     hot = peak > 0
     # From here on 0 to 1: the sums of tiny heat must not vanish, those of large not overflow.
     a = torch.where(hot, a / torch.where(hot, peak, 1.0), 0.0)
-    # 1.0 < 1.0 * t never holds, so A is never empty where there is heat.
     area = (a > settings.heat_threshold).to(a.dtype)
-    total = a.sum(1)
-    near = b if not settings.pointing_tolerance else _grown(b, heat.shape, settings, counted)
     hottest = (a == 1) & hot
-    values = torch.stack(
-        [
-            (a * torch.minimum(area, m)).sum(1) / (a * torch.maximum(area, m)).sum(1),
-            torch.minimum(a, m).sum(1) / torch.maximum(a, m).sum(1),
-            (hottest & near).sum(1) / hottest.sum(1).double(),
-            (a * m).sum(1) / total,
-            _auroc(a, b, counted),
-        ],
-        dim=1,
-    )
-    undefined = torch.zeros(values.shape, dtype=torch.uint8, device=values.device)
-    inside, pixels = b.sum(1), counted.sum(1)
-    undefined[inside == 0, -1] = EMPTY
-    undefined[(inside == pixels) & (pixels > 0), -1] = FULL
-    undefined[~hot[:, 0]] = NO_HEAT
-    undefined[~finite] = NOT_FINITE
-    return Overlap(torch.where(undefined > 0, math.nan, values), undefined)
+    ranks = _ranks(a, counted)
+    found = []
+    for mask in masks:
+        m = _checked_mask(mask, heat, counted)
+        b = (m >= settings.mask_threshold) & counted
+        if settings.hard_masks:
+            m = b.to(a.dtype)
+        near = b if not settings.pointing_tolerance else _grown(b, heat.shape, settings, counted)
+        values = torch.stack(
+            [
+                (a * torch.minimum(area, m)).sum(1) / (a * torch.maximum(area, m)).sum(1),
+                torch.minimum(a, m).sum(1) / torch.maximum(a, m).sum(1),
+                (hottest & near).sum(1) / hottest.sum(1).double(),
+                (a * m).sum(1) / a.sum(1),
+                _auroc(ranks, b, counted),
+            ],
+            dim=1,
+        )
+        undefined = torch.zeros(values.shape, dtype=torch.uint8, device=values.device)
+        inside, pixels = b.sum(1), counted.sum(1)
+        undefined[inside == 0, -1] = EMPTY
+        undefined[(inside == pixels) & (pixels > 0), -1] = FULL
+        undefined[~hot[:, 0]] = NO_HEAT
+        undefined[~finite] = NOT_FINITE
+        found.append(Overlap(torch.where(undefined > 0, math.nan, values), undefined))
+    return found
 
 
-def _checked(heat: Tensor, mask: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Heat and mask as float64 (N, P), 0 where they do not count; and which pixels do."""
-    if heat.ndim != 3 or not heat.is_floating_point() or mask.shape != heat.shape:
+def _checked_heat(heat: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Heat as float64 (N, P), 0 where it does not count; and which pixels do."""
+    if heat.ndim != 3 or not heat.is_floating_point():
         raise SettingsError(
-            f"heat is {heat.dtype} of shape {tuple(heat.shape)} and the mask has shape {tuple(mask.shape)}: "
-            "give floating-point maps (N, H, W) and as many masks of that size"
+            f"heat is {heat.dtype} of shape {tuple(heat.shape)}: give floating-point maps (N, H, W)"
         )
     if seen is not None and (seen.shape != heat.shape or seen.dtype != torch.bool):
         raise SettingsError(
             f"seen is {seen.dtype} of shape {tuple(seen.shape)}: give bool {tuple(heat.shape)}"
         )
-    a, m = heat.double().flatten(1), mask.to(heat.device).double().flatten(1)
-    if mask.dtype == torch.uint8:
-        m = m / 255
-    if a.numel() and (a.nan_to_num(0.0) < 0).any():
+    a = heat.double().flatten(1)
+    if (a.nan_to_num(0.0) < 0).any():
         raise SettingsError(
             "heat is below 0 somewhere: give maps of evidence for, such as relu(map)"
         )
-    if m.numel() and not ((m >= 0) & (m <= 1)).all():
-        raise SettingsError("the mask is not between 0 and 1 everywhere: divide it by its maximum")
     if seen is None:
-        return a, m, torch.ones_like(a, dtype=torch.bool)
+        return a, torch.ones_like(a, dtype=torch.bool)
     counted = seen.to(heat.device).flatten(1)
-    return torch.where(counted, a, 0.0), torch.where(counted, m, 0.0), counted
+    return torch.where(counted, a, 0.0), counted
+
+
+def _checked_mask(mask: Tensor, heat: Tensor, counted: Tensor) -> Tensor:
+    """A mask as float64 (N, P) of 0 to 1, 0 where it does not count."""
+    if mask.shape != heat.shape:
+        raise SettingsError(
+            f"heat has shape {tuple(heat.shape)} and the mask {tuple(mask.shape)}: give as many masks of "
+            "that size"
+        )
+    m = mask.to(heat.device).double().flatten(1)
+    if mask.dtype == torch.uint8:
+        m = m / 255
+    if not ((m >= 0) & (m <= 1)).all():
+        raise SettingsError("the mask is not between 0 and 1 everywhere: divide it by its maximum")
+    return torch.where(counted, m, 0.0)
 
 
 def _grown(inside: Tensor, shape: torch.Size, settings: OverlapSettings, counted: Tensor) -> Tensor:
@@ -182,24 +206,25 @@ def _grown(inside: Tensor, shape: torch.Size, settings: OverlapSettings, counted
     return grown.flatten(1) & counted
 
 
-def _auroc(a: Tensor, inside: Tensor, counted: Tensor) -> Tensor:
-    """(N,): P(a pixel inside is hotter than one outside) + half of P(equal); NaN without either."""
+def _ranks(a: Tensor, counted: Tensor) -> Tensor:
+    """(N, P) float64: each pixel's place among those that count, from 1; of equal ones the mean."""
     n, p = a.shape
-    if p == 0:
-        return a.new_full((n,), math.nan)
     # Pixels that do not count come first, below all others.
     ordered, order = torch.where(counted, a, -1.0).sort(dim=1)
     position = torch.arange(p, device=a.device).expand(n, p)
-    starts = torch.ones_like(counted)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    begins = torch.ones_like(counted)
+    begins[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     ends = torch.ones_like(counted)
-    ends[:, :-1] = starts[:, 1:]
-    first = torch.where(starts, position, 0).cummax(1).values
-    last = torch.where(ends, position, p).flip(1).cummin(1).values.flip(1)
-    rank = (first + last).double() / 2 + 1  # of equal values, the mean
-    positive = inside.gather(1, order)
+    ends[:, :-1] = begins[:, 1:]
+    first = torch.where(begins, position, 0).cummax(1).values if p else position
+    last = torch.where(ends, position, p).flip(1).cummin(1).values.flip(1) if p else position
+    place = (first + last).double() / 2 + 1 - (~counted).sum(1, keepdim=True)
+    return torch.empty_like(place).scatter_(1, order, place)
+
+
+def _auroc(ranks: Tensor, inside: Tensor, counted: Tensor) -> Tensor:
+    """(N,): P(a pixel inside is hotter than one outside) + half of P(equal); NaN without either."""
     num_in = inside.sum(1).double()
     num_out = counted.sum(1).double() - num_in
-    uncounted = p - counted.sum(1).double()
-    above = (rank * positive).sum(1) - num_in * (num_in + 1) / 2 - uncounted * num_in
+    above = (ranks * inside).sum(1) - num_in * (num_in + 1) / 2
     return above / (num_in * num_out)

@@ -10,7 +10,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.saliency.overlap import MEASURES, REASONS, Overlap, OverlapSettings, overlap
+from qscore_fast.saliency.overlap import (
+    MEASURES,
+    REASONS,
+    Overlap,
+    OverlapSettings,
+    overlap,
+    overlaps,
+)
 
 
 def transcription(
@@ -83,6 +90,13 @@ def test_masks_of_bytes_are_shares_of_255() -> None:
 def test_the_scale_of_the_heat_changes_nothing(scale: float) -> None:
     heat, mask = drawn(6, 2)
     assert torch.equal(overlap(heat * scale, mask).values, overlap(heat, mask).values)
+
+
+def test_several_masks_at_once_are_the_same_as_one_by_one() -> None:
+    heat, mask = drawn(5, 7)
+    others = [mask, 1 - mask, (mask > 0.5).to(torch.uint8) * 255]
+    for found, one in zip(overlaps(heat, others), others, strict=True):
+        assert torch.equal(found.values, overlap(heat, one).values)
 
 
 def test_the_rows_of_a_batch_do_not_touch_each_other() -> None:
