@@ -132,7 +132,7 @@ def report_content(
         from qscore_fast.evaluation.measures import measure_run
 
         content["measures"] = measure_run(run).to_json()
-    shown.add(rows.spread(max(0, budget - len(shown))))
+    shown.add(rows.spread(budget - len(shown), shown.places))
     index = PartRowsIndex(store)
     images = (
         SourceImages(store, settings.images, options=settings.source_options) if budget else None

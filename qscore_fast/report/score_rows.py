@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,12 +101,13 @@ class ScoreRows:
         start = (len(self) - count) // 2
         return self.order[start : start + count].tolist()
 
-    def spread(self, count: int) -> list[int]:
-        """Rows at even steps of the rank, from the lowest score to the highest."""
-        if not len(self) or count < 1:
+    def spread(self, count: int, without: Collection[int] = ()) -> list[int]:
+        """Other rows at even steps of the rank, from the lowest score to the highest."""
+        left = self.order[~np.isin(self.order, list(without))] if without else self.order
+        if not len(left) or count < 1:
             return []
-        places = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64))
-        return self.order[places].tolist()
+        places = np.unique(np.linspace(0, len(left) - 1, min(count, len(left))).astype(np.int64))
+        return left[places].tolist()
 
     def rows_by_class(self) -> dict[int, np.ndarray]:
         """Code -> its rows by ascending score, for every class that has any."""

@@ -60,6 +60,11 @@ class ShownImages:
         """The places of these rows, new ones at the end."""
         return [self._places.setdefault(row, len(self._places)) for row in rows]
 
+    @property
+    def places(self) -> Mapping[int, int]:
+        """The place of each row."""
+        return self._places
+
     def __len__(self) -> int:
         return len(self._places)
 
