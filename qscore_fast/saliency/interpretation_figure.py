@@ -49,8 +49,8 @@ def save_interpretation(
             axes.set_axisbelow(True)
             axes.grid(axis="y", alpha=0.3, linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.margins(x=0.08)
-        panels[0].set_ylim(bottom=0)
+            axes.set_xlim(-0.8, len(bars) - 0.2 + 0.4 * (len(encoders) - 1))
+        panels[0].set_ylim(0, 1.22 * max(panels[0].dataLim.y1, panels[1].dataLim.y1, 0.01))
         panels[0].set_ylabel(f"mIoU, mean and {100 * level:g} % interval", fontsize=8.5)
         if len(encoders) > 1:
             figure.legend(
@@ -66,12 +66,12 @@ def _bar(axes: Any, place: float, estimate: MeanEstimate, encoder: int, group: s
     if estimate.mean is None:
         axes.annotate("no image", (place, 0), ha="center", va="bottom", fontsize=7, rotation=90)
         return
+    # Hatching has the edge's colour, which would be lost on the dark face: the outline comes on top.
     axes.bar(
-        place, estimate.mean, 0.8, facecolor=FACES[encoder], edgecolor="black", linewidth=0.8,
-        hatch=HATCHES[group],
+        place, estimate.mean, 0.8, facecolor=FACES[encoder], hatch=HATCHES[group], linewidth=0,
+        edgecolor="white" if encoder else "black",
     )  # fmt: skip
-    # Hatching takes the edge's colour, which is lost on the dark one.
-    axes.patches[-1].set_edgecolor("white" if encoder and HATCHES[group] else "black")
+    axes.bar(place, estimate.mean, 0.8, facecolor="none", edgecolor="black", linewidth=0.8)
     if estimate.interval is not None:
         low, high = estimate.interval.low, estimate.interval.high
         axes.plot([place, place], [low, high], color="black", linewidth=3.2, solid_capstyle="butt")
