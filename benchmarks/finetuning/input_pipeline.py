@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 from qscore_fast.finetuning.data import ViewLoader
+from qscore_fast.finetuning.view_recipes import views_of
+from qscore_fast.finetuning.views import ViewTransform
 from qscore_fast.images import FolderSource
 from qscore_fast.scoring.prefetch import default_workers
 
@@ -38,11 +40,20 @@ def save_photographs(folder: Path, count: int, size: tuple[int, int], grey: bool
 
 def loader_of(case: Case, folder: Path, workers: int) -> ViewLoader:
     """The training's own loader over a folder."""
-    from qscore_fast.finetuning.views import view_transforms
+    return ViewLoader(
+        FolderSource(folder),
+        transform_of(case),
+        case.encoder.preprocess.mode,
+        case.batch_size,
+        workers=workers,
+        cropped=case.bf16,
+    )
 
-    transform = view_transforms(SYSTEM, case.side, case.encoder.preprocess)
-    mode = case.encoder.preprocess.mode
-    return ViewLoader(FolderSource(folder), transform, mode, case.batch_size, workers=workers)
+
+def transform_of(case: Case) -> ViewTransform:
+    """SimCLR's views for the encoder."""
+    preprocess = case.encoder.preprocess
+    return ViewTransform(views_of(SYSTEM), case.side, preprocess.mean, preprocess.std)
 
 
 def seconds_of(step: Step, batches: Iterator[list[torch.Tensor]], count: int, case: Case) -> float:
@@ -78,9 +89,11 @@ def measure(
     loader = loader_of(case, folder / "images", workers)
     step, kept = Step(case, device), case.views(device)
 
+    transform = transform_of(case)
+
     def from_disk() -> Iterator[list[torch.Tensor]]:
         for batch in loader.after(None, None):
-            views = [view.to(device, non_blocking=True) for view in batch.views]
+            views = batch.to(device).finished(transform).views
             if case.bf16:
                 views = [view.contiguous(memory_format=torch.channels_last) for view in views]
             yield views

@@ -87,22 +87,25 @@ def measure(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         for _ in range(WARM_STEPS):
             step(views, regulariser)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    busy: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             step.synchronise()
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             step(views, contenders[name])
             step.synchronise()
             seconds[name].append(time.perf_counter() - start)
+            busy[name].append(time.process_time() - cpu)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     # Of each round's own ratio: what changes from round to round meets both of its steps.
-    ratios = {
-        name: statistics.median(
-            a / b for a, b in zip(seconds[name], seconds["without"], strict=True)
-        )
-        for name in ("with", "plain PyTorch")
-    }
+    ratios, cpu_ratios = (
+        {
+            name: statistics.median(a / b for a, b in zip(one[name], one["without"], strict=True))
+            for name in ("with", "plain PyTorch")
+        }
+        for one in (seconds, busy)
+    )
     return {
         "network": case.name,
         "batch_size": case.batch_size,
@@ -113,6 +116,8 @@ def measure(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         "quartiles": {name: statistics.quantiles(v, n=4)[::2] for name, v in seconds.items()},
         "over_without": {name: medians[name] / medians["without"] for name in ratios},
         "over_without_by_round": ratios,
+        # Of the processor's time, in which other programs of the machine have no part.
+        "cpu_time_over_without_by_round": cpu_ratios,
         "largest_difference": difference,
         "images_per_second": case.batch_size / medians["with"],
     }

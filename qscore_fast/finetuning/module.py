@@ -13,9 +13,10 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.finetuning.data.loader import ViewBatch
 from qscore_fast.finetuning.lightning_library import lightning
 from qscore_fast.finetuning.objective import Objective
-from qscore_fast.finetuning.optimisers import build_optimiser, set_rates
+from qscore_fast.finetuning.optimisers import build_optimiser, set_step
 from qscore_fast.finetuning.plan import Plan
 from qscore_fast.finetuning.regulariser import RepresentationRegulariser
+from qscore_fast.finetuning.views import ViewTransform
 
 
 @dataclass
@@ -44,6 +45,7 @@ class FineTuningModule(lightning.LightningModule):
         objective: its trained parameters are those with ``requires_grad``.
         regulariser: of h.
         plan: steps and rates.
+        transform: finishes views that come as crops.
         channels_last: memory order of the views.
 
     Attributes:
@@ -60,12 +62,14 @@ class FineTuningModule(lightning.LightningModule):
         regulariser: RepresentationRegulariser,
         plan: Plan,
         *,
+        transform: ViewTransform | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.objective = objective
         self.regulariser = regulariser
         self.plan = plan
+        self.transform = transform
         self.channels_last = channels_last
         self.done = 0
         self.last: StepRecord | None = None
@@ -75,6 +79,21 @@ class FineTuningModule(lightning.LightningModule):
         self.register_buffer("finite", torch.ones((), dtype=torch.bool), persistent=False)
         if channels_last:
             objective.to(memory_format=torch.channels_last)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """The batch on the device."""
+        if isinstance(batch, ViewBatch):
+            return batch.to(device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Views that came as crops are finished here, where autocast does not reach."""
+        if isinstance(batch, ViewBatch) and batch.draws is not None:
+            assert self.transform is not None
+            return batch.finished(self.transform)
+        return batch
 
     def training_step(self, batch: ViewBatch | Sequence[Tensor], batch_idx: int = 0) -> Tensor:
         """The loss of a batch, ()."""
@@ -101,7 +120,7 @@ class FineTuningModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The recipe's optimiser; its rates are set before every step."""
-        return build_optimiser(self.objective, self.plan.recipe, self.plan.peak_lr)
+        return build_optimiser(self.objective, self.plan)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Gradients that are dropped: a frozen backbone's, and those that the objective drops."""
@@ -118,7 +137,7 @@ class FineTuningModule(lightning.LightningModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """A step at the rate of the schedule, and what the objective does after it."""
-        set_rates(optimizer, self.plan, self.done)
+        set_step(optimizer, self.plan, self.done)
         optimizer.step(closure=optimizer_closure)
         self.objective.after_step(self.plan.position(self.done))
         self.done += 1

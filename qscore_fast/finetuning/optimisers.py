@@ -5,35 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
-from qscore_fast.finetuning.objective import Objective
+from qscore_fast.finetuning.lars import LARS, LARS_OPTIONS
+from qscore_fast.finetuning.parameter_groups import parameter_groups, set_rates
 from qscore_fast.finetuning.plan import Plan
-from qscore_fast.finetuning.recipes import Recipe
 
 
-def build_optimiser(objective: Objective, recipe: Recipe, peak_lr: float) -> torch.optim.Optimizer:
-    """The optimiser, with one group for weights and one for one-dimensional parameters.
-
-    Each group has ``share``, its rate over the peak, and ``decays``, whether it has weight decay.
-    """
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    bias_share = 1.0 if recipe.bias_lr is None else recipe.bias_lr / recipe.lr
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "share": 1.0, "decays": True},
-        {"params": [p for p in trained if p.ndim <= 1], "share": bias_share, "decays": False},
-    ]
-    groups = [group for group in groups if group["params"]]
-    for group in groups:
-        group["weight_decay"] = recipe.weight_decay if group["decays"] else 0.0
+def build_optimiser(objective: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """The optimiser over what is trained, in the groups of the recipe."""
+    recipe = plan.recipe
+    groups = parameter_groups(objective, recipe.like)
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=peak_lr)
-    return torch.optim.SGD(groups, lr=peak_lr, momentum=recipe.momentum)
+        return torch.optim.AdamW(groups, lr=plan.peak_lr, weight_decay=recipe.weight_decay)
+    values: dict[str, Any] = {
+        "lr": plan.peak_lr,
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+    }
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, **values)
+    return LARS(groups, **values, **LARS_OPTIONS.get(recipe.like, {}))
 
 
-def set_rates(optimiser: Any, plan: Plan, done: int) -> None:
+def set_step(optimiser: Any, plan: Plan, done: int) -> None:
     """Give every group its rate and weight decay for the step after ``done`` steps."""
-    rate, decay = plan.lr(done), plan.weight_decay(done)
-    for group in optimiser.param_groups:
-        group["lr"] = group.get("share", 1.0) * rate
-        if group.get("decays"):
-            group["weight_decay"] = decay
+    fixed = plan.heads_lr if plan.warms_up(done) else plan.peak_lr
+    set_rates(optimiser.param_groups, plan.lr(done), plan.weight_decay(done), fixed)

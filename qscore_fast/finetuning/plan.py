@@ -9,6 +9,9 @@ from qscore_fast.finetuning import schedules
 from qscore_fast.finetuning.objective import StepPosition
 from qscore_fast.finetuning.recipes import Recipe
 
+THROUGH_PEAK = ("swav", "dino")
+"""Whose warm-up has the peak rate at its last step already."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,12 +58,17 @@ class Plan:
         if recipe.schedule == "step":
             milestones = [epoch * self.steps_per_epoch for epoch in recipe.milestones]
             return schedules.step_decay(step, milestones, self.peak_lr)
-        warmup = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.steps)
-        # The first step counts: its rate is not 0 but one part of the way.
-        if step < warmup:
-            return schedules.linear(step + 1, warmup, 0.0, self.peak_lr)
-        return schedules.cosine(
-            step - warmup, self.steps - warmup, self.peak_lr, recipe.end_lr * self.peak_lr
+        steps, every = self.steps, 1
+        if recipe.by_epoch:
+            every = self.steps_per_epoch
+            step, steps = step // every, -(-steps // every)
+        return schedules.warmup_cosine(
+            step,
+            steps,
+            self.peak_lr,
+            min(round(recipe.warmup_epochs * self.steps_per_epoch / every), steps),
+            end=recipe.end_lr * self.peak_lr,
+            through_peak=recipe.like in THROUGH_PEAK,
         )
 
     def weight_decay(self, done: int) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qscore_fast.errors import SourceError
 from qscore_fast.finetuning.plan import Plan
-from qscore_fast.finetuning.recipes import FRESH_HEADS_LR, REFERENCE_BATCH
+from qscore_fast.finetuning.recipes import REFERENCE_BATCH
 from qscore_fast.finetuning.settings import Settings
 from qscore_fast.finetuning.starting import Start
 from qscore_fast.images import Source
@@ -77,7 +77,7 @@ def make_plan(settings: Settings, start: Start, num_images: int | None) -> Plan:
     heads = settings.warm_up_heads
     if heads is None:
         heads = per_epoch if start.fresh_heads else 0
-    heads_lr = FRESH_HEADS_LR[recipe.optimiser] * start.batch_size / REFERENCE_BATCH
+    heads_lr = recipe.heads_lr * start.batch_size / REFERENCE_BATCH
     return Plan(
         replace(recipe, warmup_epochs=warmup),
         settings.lr or base.peak_lr(start.batch_size),

@@ -113,7 +113,11 @@ def finetune(
         "world",
     )
     module = FineTuningModule(
-        begun.objective, regulariser, plan, channels_last=settings.channels_last
+        begun.objective,
+        regulariser,
+        plan,
+        transform=begun.transform,
+        channels_last=settings.channels_last,
     )
     position = None
     if checkpoint is not None:
@@ -174,6 +178,9 @@ def _loader(
         world=processes.world,
         workers=settings.workers,
         shuffle_images=settings.shuffle_images,
+        cropped=processes.kind == "cuda"
+        if settings.views_on_device is None
+        else settings.views_on_device,
     )
 
 

@@ -42,7 +42,10 @@ class Settings:
         only_from_checkpoint: refuse a checkpoint without the heads that its system needs, in place of
             starting them at random.
         image_size: side of the full-size views, pixels; None: as the encoder was trained.
-        objective: settings of the objective by name, such as temperature; see ``ObjectiveSettings``.
+        crop_scale: factor on the area of the crops, for small images.
+        views_on_device: jitter, blur and the like on the training's device, after cropping in the workers;
+            None: on a GPU.
+        objective: settings of the objective by name, such as temperature; see ``objective_settings``.
         seed: of fresh heads, the order of the images and their augmentation.
         compile, channels_last: how the backbone is run; torch.compile falls back with a note.
         sync_batch_norm: batch statistics over all processes.
@@ -76,6 +79,8 @@ class Settings:
     warm_up_heads: int | None = None
     only_from_checkpoint: bool = False
     image_size: int | None = None
+    crop_scale: float = 1.0
+    views_on_device: bool | None = None
     objective: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     compile: bool = False
@@ -96,10 +101,11 @@ class Settings:
         _choice("lambda_schedule", self.lambda_schedule, ("constant", "warmup", "warmup_anneal"))
         _choice("reduction", self.reduction, ("sum", "mean"))
         _choice("precision", self.precision, ("float32", "bf16"))
-        _choice("optimiser", self.optimiser, (None, "lars", "larc", "sgd", "adamw"))
+        _choice("optimiser", self.optimiser, (None, "lars", "sgd", "adamw"))
         for name in ("lambda1", "lambda2", "weight_decay", "warmup_epochs", "collapse_below"):
             _number(name, getattr(self, name), 0.0)
-        _number("lr", self.lr, 0.0, above=True)
+        for name in ("lr", "crop_scale"):
+            _number(name, getattr(self, name), 0.0, above=True)
         for name in ("epochs", "steps", "accumulate", "log_every", "monitor_every", "save_every"):
             _whole(name, getattr(self, name), 1)
         for name in ("refresh_features", "warm_up_heads", "workers", "keep", "seed"):

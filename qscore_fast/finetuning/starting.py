@@ -9,13 +9,13 @@ import torch
 
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError
-from qscore_fast.finetuning.data.dataset import Views
 from qscore_fast.finetuning.objective import Objective
 from qscore_fast.finetuning.objectives import SYSTEMS, build_objective, objective_settings
 from qscore_fast.finetuning.plan import Plan
 from qscore_fast.finetuning.recipes import OFFICIAL_OBJECTIVES, Recipe, recipe_of
 from qscore_fast.finetuning.settings import Settings
-from qscore_fast.finetuning.views import view_transforms
+from qscore_fast.finetuning.view_recipes import views_of
+from qscore_fast.finetuning.views import ViewTransform
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Start:
     system: str
     fresh: tuple[str, ...]
     fresh_heads: tuple[str, ...]
-    transform: Views
+    transform: ViewTransform
     mode: str
     recipe: Recipe
     batch_size: int
@@ -90,7 +90,13 @@ def starting(encoder: Encoder, system: str | None, settings: Settings) -> Start:
     objective = built.objective.cpu()
     objective.check_batch(batch_size // settings.accumulate)
     size = settings.image_size or encoder.preprocess.output_size[0]
-    transform = view_transforms(system, size, encoder.preprocess)
+    transform = ViewTransform(
+        views_of(system, transformer),
+        size,
+        encoder.preprocess.mean,
+        encoder.preprocess.std,
+        crop_scale=settings.crop_scale,
+    )
     return Start(
         objective,
         system,

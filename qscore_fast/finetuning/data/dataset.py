@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from qscore_fast.errors import ImageError
-from qscore_fast.finetuning.data.requests import BatchRequest, Request, seed_of, seeded
+from qscore_fast.errors import ImageError, SettingsError
+from qscore_fast.finetuning.data.requests import BatchRequest, Request, seed_of
 from qscore_fast.finetuning.data.single_images import SingleImages
+from qscore_fast.finetuning.view_draws import ViewDraw
+from qscore_fast.finetuning.views import ViewTransform
 from qscore_fast.images import Decoder, Sample, quiet_pillow
 
-Views = Callable[[Image.Image], list[Tensor]]
+Views = Callable[[Image.Image, int], list[Tensor]]
+"""An image and a seed to its views, each (C, height, width)."""
 
 _VIEWS, _OTHERS = 5, 6
 MOST_BAD = 32
 """Bad images in place of one after which a source is given up."""
+
+
+class _Views(NamedTuple):
+    views: list[Tensor]
+    draws: list[ViewDraw]
 
 
 class ViewDataset(Dataset[dict[str, Any]]):
@@ -28,7 +36,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
     Args:
         images: random access, or None where requests carry their samples.
-        transform: an image to its views, each (C, height, width); random numbers from torch alone.
+        transform: an image and a seed to its views.
+        cropped: leave the photometric part, which a ``ViewTransform`` has, to whoever trains.
         mode: colour mode of the images. decoder: what decodes them. seed: of the augmentation.
     """
 
@@ -39,21 +48,28 @@ class ViewDataset(Dataset[dict[str, Any]]):
         mode: Literal["RGB", "L"],
         decoder: Decoder,
         seed: int,
+        cropped: bool = False,
     ) -> None:
         self.images = images
         self.transform = transform
         self.mode = mode
         self.decoder = decoder
         self.seed = seed
+        if cropped and not isinstance(transform, ViewTransform):
+            raise SettingsError(
+                "views_on_device needs the views of a recipe (ViewTransform): leave it out for others"
+            )
+        self.cropped = cropped
 
     def __getitem__(self, request: BatchRequest) -> dict[str, Any]:
         """The views (N, C, height, width) of a batch, what was bad, and the seconds that it took.
 
+        With ``cropped`` the views are uint8, and ``draws`` says what is to be done with each.
         ``error`` is a text where too many images are bad to go on, otherwise None.
         """
         start = time.perf_counter()
         bad: list[tuple[str, str]] = list(request.bad)
-        rows: list[list[Tensor]] = []
+        rows: list[_Views] = []
         spares = list(request.spares)
         error: str | None = None
         with quiet_pillow():
@@ -63,9 +79,14 @@ class ViewDataset(Dataset[dict[str, Any]]):
                     error = f"{len(bad)} bad images and none in their place; the last: {bad[-1][1]}"
                     break
                 rows.append(row)
-        views = [] if error else [torch.stack(view) for view in zip(*rows, strict=True)]
+        views, draws = [], None
+        if not error:
+            views = [torch.stack(view) for view in zip(*(row.views for row in rows), strict=True)]
+            if self.cropped:
+                draws = [list(one) for one in zip(*(row.draws for row in rows), strict=True)]
         return {
             "views": views,
+            "draws": draws,
             "position": request.position,
             "bad": bad,
             "error": error,
@@ -76,9 +97,9 @@ class ViewDataset(Dataset[dict[str, Any]]):
         self,
         item: Request,
         spares: list[Request],
-        rows: list[list[Tensor]],
+        rows: list[_Views],
         bad: list[tuple[str, str]],
-    ) -> list[Tensor] | None:
+    ) -> _Views | None:
         """The views of an image, or of one in its place; None if there is no other."""
         if self.images is not None:
             for attempt in range(MOST_BAD):
@@ -100,14 +121,20 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
     def _views(
         self, sample: Sample, key: tuple[int, ...], bad: list[tuple[str, str]]
-    ) -> list[Tensor] | None:
+    ) -> _Views | None:
         try:
             image = self.decoder.decode(sample, self.mode)
-            with seeded(_VIEWS, self.seed, *key):
-                return self.transform(image)
+            return self._transform(image, seed_of(_VIEWS, self.seed, *key))
         except ImageError as error:
             bad.append((sample.sample_id, f"{error.stage}: {error}"))
         except (MemoryError, ValueError, RuntimeError, ArithmeticError) as error:
             reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             bad.append((sample.sample_id, f"augment: {reason}"))
         return None
+
+    def _transform(self, image: Image.Image, seed: int) -> _Views:
+        if self.cropped:
+            assert isinstance(self.transform, ViewTransform)
+            crops = self.transform.crops(image, seed)
+            return _Views(crops.pixels, crops.draws)
+        return _Views(self.transform(image, seed), [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from qscore_fast.finetuning.data.read_ahead import read_ahead
 from qscore_fast.finetuning.data.requests import BatchRequest, Position
 from qscore_fast.finetuning.data.shards import ShuffledShards
 from qscore_fast.finetuning.data.single_images import SingleImages
+from qscore_fast.finetuning.view_batch import photometric_batch
+from qscore_fast.finetuning.view_draws import ViewDraw
+from qscore_fast.finetuning.views import ViewTransform
 from qscore_fast.images import Source, choose_decoder
 from qscore_fast.images.sources.source import is_url
 from qscore_fast.scoring.prefetch import default_workers
@@ -29,7 +32,9 @@ class ViewBatch:
     """A batch of one process.
 
     Attributes:
-        views: (N, C, height, width) each, of the same N images in the same order.
+        views: (N, C, height, width) each, of the same N images in the same order; float32, normalised, or
+            uint8 crops where ``draws`` says what is still to be done.
+        draws: by view and image; None where nothing is.
         position: where the batch after it begins; give it to :meth:`ViewLoader.after`.
         bad: sample ids and reasons of the images that others took the place of.
         seconds: that its worker took.
@@ -37,8 +42,23 @@ class ViewBatch:
 
     views: list[Tensor]
     position: Position
-    bad: list[tuple[str, str]]
-    seconds: float
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+    draws: list[list[ViewDraw]] | None = None
+
+    def to(self, device: torch.device) -> ViewBatch:
+        """The same with its views on a device; from pinned memory without waiting."""
+        return replace(self, views=[view.to(device, non_blocking=True) for view in self.views])
+
+    def finished(self, transform: ViewTransform) -> ViewBatch:
+        """The same with what was still to be done with the views, on their device."""
+        if self.draws is None:
+            return self
+        views = [
+            transform.normalise(photometric_batch(pixels, view, draws))
+            for pixels, view, draws in zip(self.views, transform.recipe, self.draws, strict=True)
+        ]
+        return replace(self, views=views, draws=None)
 
 
 class ViewLoader:
@@ -50,11 +70,12 @@ class ViewLoader:
     Args:
         source: any source. Folders, lists and remote folders are shuffled throughout; shards and tables are
             read in order, many at once, and shuffled in blocks (``ShuffledShards``).
-        transform: an image to its views. mode: the images' colour mode, "RGB" or "L".
+        transform: an image and a seed to its views. mode: the images' colour mode, "RGB" or "L".
         batch_size: images a step, over all processes and parts. parts: batches a step and process.
         seed: of order and augmentation. rank, world: of this process.
         workers: decoding processes; 0 decodes in this one; None: one a core, at most 16.
         shuffle_images: the size of those blocks.
+        cropped: leave all but the cropping to :meth:`ViewBatch.finished`; needs a ``ViewTransform``.
 
     Raises:
         SettingsError: a batch size that the processes and parts do not divide, or with one image each.
@@ -74,6 +95,7 @@ class ViewLoader:
         world: int = 1,
         workers: int | None = None,
         shuffle_images: int = 2048,
+        cropped: bool = False,
     ) -> None:
         if batch_size % (parts * world):
             raise SettingsError(
@@ -104,6 +126,7 @@ class ViewLoader:
             "L" if mode == "L" else "RGB",
             choose_decoder(),
             seed,
+            cropped,
         )
         self._workers = default_workers() if workers is None else workers
         self._remote = is_url(source.location)
@@ -140,7 +163,8 @@ class ViewLoader:
         for found in loader:
             if found["error"]:
                 raise SourceError(f"the images cannot be used: {found['error']}")
-            yield ViewBatch(found["views"], found["position"], found["bad"], found["seconds"])
+            names = ("views", "position", "bad", "seconds", "draws")
+            yield ViewBatch(**{name: found[name] for name in names})
 
 
 class _Requests(Sampler[BatchRequest]):

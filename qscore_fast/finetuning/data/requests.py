@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from qscore_fast.images import Sample
 
@@ -59,14 +56,3 @@ def seed_of(*key: int) -> int:
 def generator_of(*key: int) -> np.random.Generator:
     """NumPy's generator for these numbers."""
     return np.random.default_rng(seed_of(*key))
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """torch's CPU generator seeded by these numbers, and as it was before when the block ends."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed_of(*key))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
