@@ -67,7 +67,9 @@ def swav(views: Sequence[Array], codes: Sequence[Array], temperature: float) -> 
 def moco(query: Array, key: Array, queue: Array, temperature: float) -> float:
     total = 0.0
     for q, k in zip(query, key, strict=True):
-        logits = [cosine(q, k) / temperature, *(cosine(q, old) / temperature for old in queue)]
+        length = math.sqrt(sum(x * x for x in q))
+        old = [sum(x * y for x, y in zip(q, row, strict=True)) / length for row in queue]
+        logits = [cosine(q, k) / temperature, *(x / temperature for x in old)]
         total += log_sum_exp(logits) - logits[0]
     return total / len(query)
 
