@@ -2,6 +2,24 @@
 
 from qscore_fast.saliency.heat_maps import HeatMaps
 from qscore_fast.saliency.heatmaps import heatmaps
+from qscore_fast.saliency.interpret import Compared, interpret
+from qscore_fast.saliency.interpretation import Interpretation
+from qscore_fast.saliency.overlap import MEASURES, Overlap, OverlapSettings, overlap
 from qscore_fast.saliency.overlay import crop_box, overlay, save_overlay
+from qscore_fast.saliency.salient_imagenet import SalientImageNet
 
-__all__ = ["HeatMaps", "crop_box", "heatmaps", "overlay", "save_overlay"]
+__all__ = [
+    "HeatMaps",
+    "crop_box",
+    "heatmaps",
+    "overlay",
+    "save_overlay",
+    "SalientImageNet",
+    "MEASURES",
+    "Overlap",
+    "OverlapSettings",
+    "overlap",
+    "Interpretation",
+    "Compared",
+    "interpret",
+]
