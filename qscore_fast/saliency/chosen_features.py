@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.functional import EPS, resolve_sides
+from qscore_fast.functional import EPS, highly_active, resolve_sides
 
 Features = DiscriminativeFeatures | Tensor | Sequence[int] | None
 
@@ -56,6 +56,15 @@ class ChosenFeatures:
         if isinstance(features, Tensor) and features.dtype == torch.bool:
             return cls(None, _checked_mask(features, num_features), eps, sides)
         return cls(_checked_indices(features, num_features), None, eps, sides)
+
+    def members(self, h: Tensor) -> Tensor:
+        """Which features the maps of each row of ``h`` (N, r) show: bool (N, r)."""
+        if self.indices is not None:
+            given = torch.zeros_like(h, dtype=torch.bool)
+            given[:, self.indices.to(h.device)] = True
+            return given
+        own = highly_active(h, self.eps, two_sided=self.two_sided)
+        return own if self.mask is None else own & self.mask.to(h.device)
 
 
 def _checked_eps(eps: float | None, default: float) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 from qscore_fast.encoders import Encoder
 from qscore_fast.encoders.inference import bare_network
 from qscore_fast.errors import EncoderError
-from qscore_fast.functional import highly_active, q_score, score_maps
+from qscore_fast.functional import score_maps
 from qscore_fast.saliency.chosen_features import ChosenFeatures
 from qscore_fast.saliency.feature_map import is_spatial_mean
 from qscore_fast.saliency.layers import hookable, kept_output
@@ -30,31 +30,29 @@ def exact_maps(
     with kept_output(encoder, layer) as kept:
         h = encoder(images)
     size = (images.shape[2], images.shape[3])
-    patch = patch_size(bare_network(encoder.module))
-    maps = spatial_view(kept[0], size, patch) if kept else None
-    finite = h.isfinite().all(1)
-    if maps is None or not is_spatial_mean(maps[finite], h[finite]):
-        raise EncoderError(
-            f"the representation of {encoder.name} is no longer the spatial mean of {layer}: it computes "
-            'something else for these images; use method="gradient"'
-        )
-    if chosen.indices is None:
-        mask = None if chosen.mask is None else chosen.mask.to(maps.device)
-        found = score_maps(
-            maps, mask, chosen.eps, combine or "sum", rectify=True, two_sided=chosen.two_sided
-        )
-        own = highly_active(found.h, chosen.eps, two_sided=chosen.two_sided)
-        if mask is not None:
-            own = own & mask
-        features = tuple(row.nonzero().squeeze(1) for row in own.cpu())
-        return MapsOfBatch(found.heat, found.h, found.q_score, features, layer)
-    indices = chosen.indices.to(maps.device)
-    h = maps.float().mean((2, 3))
-    q = q_score(h, None, chosen.eps, two_sided=chosen.two_sided)
-    selected = combined(maps[:, indices].float().relu(), combine)
-    shape = (-1, *[1] * (selected.ndim - 1))
-    selected = selected.masked_fill(q.isnan().view(shape), torch.nan)
-    return MapsOfBatch(selected, h, q, (chosen.indices.cpu(),) * len(images), layer)
+    maps = spatial_view(kept[0], size, patch_size(bare_network(encoder.module))) if kept else None
+    if maps is None or maps.shape[:2] != h.shape:
+        raise _changed(encoder, layer)
+    own = chosen.indices is None
+    found = score_maps(
+        maps, chosen.mask, chosen.eps, combine if own and combine else "sum", rectify=True,
+        two_sided=chosen.two_sided,
+    )  # fmt: skip
+    if not is_spatial_mean(found.h, h, maps.dtype):
+        raise _changed(encoder, layer)
+    heat = found.heat
+    if chosen.indices is not None:
+        heat = combined(maps[:, chosen.indices.to(maps.device)].float().relu(), combine)
+        broken = found.q_score.isnan().view(-1, *[1] * (heat.ndim - 1))
+        heat = heat.masked_fill(broken, torch.nan)
+    return MapsOfBatch(heat, found.h, found.q_score, chosen.members(found.h), layer)
+
+
+def _changed(encoder: Encoder, layer: str) -> EncoderError:
+    return EncoderError(
+        f"the representation of {encoder.name} is not the spatial mean of {layer} for these images as it "
+        'was for others: use method="gradient"'
+    )
 
 
 def combined(maps: Tensor, combine: str | None) -> Tensor:

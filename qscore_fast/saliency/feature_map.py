@@ -34,13 +34,16 @@ def noise(shape: tuple[int, ...]) -> Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def is_spatial_mean(maps: Tensor, h: Tensor) -> bool:
-    """Whether ``h`` (B, r) is the mean of ``maps`` (B, r, height, width), up to their dtype's rounding."""
-    if maps.shape[:2] != h.shape:
+def is_spatial_mean(pooled: Tensor, h: Tensor, dtype: torch.dtype) -> bool:
+    """Whether ``h`` (B, r) is ``pooled``, the spatial mean of maps of ``dtype``, up to its rounding.
+
+    Rows that are not finite tell nothing.
+    """
+    if pooled.shape != h.shape:
         return False
-    pooled = maps.float().mean((2, 3))
-    tolerance = max(1e-4, 8 * torch.finfo(maps.dtype).eps) * h.float().abs().amax()
-    return bool(((pooled - h.float()).abs() <= tolerance).all())
+    exact, h = pooled.float(), h.float()
+    tolerance = max(1e-4, 8 * torch.finfo(dtype).eps) * exact.abs().amax(1, keepdim=True)
+    return bool(((exact - h).abs() <= tolerance).all(1).logical_or(~exact.isfinite().all(1)).all())
 
 
 def _find(encoder: Encoder, size: tuple[int, ...]) -> str | None:
@@ -52,6 +55,8 @@ def _find(encoder: Encoder, size: tuple[int, ...]) -> str | None:
         if not output.is_floating_point():
             continue
         maps = spatial_view(output, (size[1], size[2]), patch)
-        if maps is not None and maps[0, 0].numel() >= max(area, 2) and is_spatial_mean(maps, h):
+        if maps is None or maps[0, 0].numel() < max(area, 2):
+            continue
+        if is_spatial_mean(maps.float().mean((2, 3)), h, maps.dtype):
             found, area = name, maps[0, 0].numel()
     return found

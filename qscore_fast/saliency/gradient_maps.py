@@ -10,7 +10,7 @@ from torch import Tensor
 from qscore_fast.encoders import Encoder
 from qscore_fast.encoders.inference import bare_network
 from qscore_fast.errors import EncoderError, SettingsError
-from qscore_fast.functional import highly_active, q_score
+from qscore_fast.functional import q_score
 from qscore_fast.saliency.chosen_features import ChosenFeatures
 from qscore_fast.saliency.feature_map import noise
 from qscore_fast.saliency.layers import LayerCache, hookable, output_as_leaf, recorded_outputs
@@ -56,17 +56,22 @@ def gradient_maps(
         assert activations is not None
         scored = h.detach().float()
         q = q_score(scored, chosen.mask, chosen.eps, two_sided=chosen.two_sided)
-        signs, features = _features(scored, chosen)
-        count = max((len(own) for own in features), default=0)
+        members, signs = chosen.members(scored), _signs(scored, chosen)
+        # The features of each image first, in order; how many it has.
+        order = members.int().argsort(dim=1, descending=True, stable=True)
+        if chosen.indices is not None:
+            order = chosen.indices.to(h.device).expand(len(h), -1)
+        numbers = (
+            members.sum(1) if chosen.indices is None else torch.full_like(q, order.shape[1]).int()
+        )
+        count = int(numbers.max())
         shape = (len(images), *activations.shape[2:])
         total = torch.zeros(shape, device=h.device)
         lowest = torch.full_like(total, -torch.inf)
         separate: list[Tensor] = []
         for k in range(count):
             direction = torch.zeros_like(h)
-            has = torch.tensor([k < len(own) for own in features], device=h.device)
-            feature = torch.tensor([int(own[k]) if k < len(own) else 0 for own in features])
-            feature = feature.to(h.device)[:, None]
+            has, feature = k < numbers, order[:, k : k + 1]
             direction.scatter_(1, feature, (signs.gather(1, feature) * has[:, None]).to(h.dtype))
             (gradient,) = torch.autograd.grad(
                 h, leaf, direction, retain_graph=k + 1 < count, allow_unused=True
@@ -87,10 +92,9 @@ def gradient_maps(
     elif combine == "max":
         total = lowest.masked_fill(lowest.isneginf(), 0)
     elif combine == "mean":
-        own = torch.tensor([max(1, len(own)) for own in features], device=h.device)
-        total = total / own[:, None, None]
+        total = total / numbers.clamp(min=1)[:, None, None]
     broken = q.isnan().view(-1, *[1] * (total.ndim - 1))
-    return MapsOfBatch(total.masked_fill(broken, torch.nan), scored, q, features, layer)
+    return MapsOfBatch(total.masked_fill(broken, torch.nan), scored, q, members, layer)
 
 
 def spatial_layers(encoder: Encoder, shape: tuple[int, ...]) -> list[str]:
@@ -112,17 +116,11 @@ def _cam(activations: Tensor, gradient: Tensor | None) -> Tensor:
     return torch.einsum("nc,nchw->nhw", weights, activations.float()).relu()
 
 
-def _features(h: Tensor, chosen: ChosenFeatures) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """+1, or -1 for a two-sided feature below the mean, (B, r); and the features of each image."""
-    if chosen.indices is not None:
-        return torch.ones_like(h), (chosen.indices.cpu(),) * len(h)
-    own = highly_active(h, chosen.eps, two_sided=chosen.two_sided)
-    if chosen.mask is not None:
-        own = own & chosen.mask.to(h.device)
-    signs = torch.ones_like(h)
-    if chosen.two_sided:
-        signs = torch.where(h < h.mean(1, keepdim=True), -1.0, 1.0)
-    return signs, tuple(row.nonzero().squeeze(1) for row in own.cpu())
+def _signs(h: Tensor, chosen: ChosenFeatures) -> Tensor:
+    """+1, or -1 for a two-sided feature of the image's own below the mean: (B, r)."""
+    if chosen.indices is not None or not chosen.two_sided:
+        return torch.ones_like(h)
+    return torch.where(h < h.mean(1, keepdim=True), -1.0, 1.0)
 
 
 def _forward(encoder: Encoder, images: Tensor) -> Tensor:

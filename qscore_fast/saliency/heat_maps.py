@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -27,8 +28,7 @@ class HeatMaps:
             width), one map a feature, where ``combine`` is None.
         h: (N, r) float32 representations.
         q_score: (N,) float32; under D where the features are a D, otherwise over all features.
-        features: N int64 tensors, those that each image's map shows: the K given ones, or its own L & D.
-        notes: N texts, empty where there is nothing to note.
+        members: bool (N, r), the features that each image's map shows: the given ones, or its own L & D.
         crop_size: height and width of the images that the encoder saw, pixels.
         layer: the module whose activations are shown.
         method: "exact", from the forward pass alone, or "gradient".
@@ -37,11 +37,24 @@ class HeatMaps:
     maps: Tensor
     h: Tensor
     q_score: Tensor
-    features: tuple[Tensor, ...]
-    notes: tuple[str, ...]
+    members: Tensor
     crop_size: tuple[int, int]
     layer: str
     method: Method
+
+    @cached_property
+    def features(self) -> tuple[Tensor, ...]:
+        """Of each image the indices of its ``members``, ascending, int64 on the CPU."""
+        return tuple(row.nonzero().squeeze(1) for row in self.members.cpu())
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """Of each image what there is to note about its map; empty where there is nothing."""
+        finite, some = (~self.q_score.isnan()).tolist(), self.members.any(1).tolist()
+        return tuple(
+            NOT_FINITE if not ok else "" if shown else NO_FEATURE
+            for ok, shown in zip(finite, some, strict=True)
+        )
 
     def __len__(self) -> int:
         return len(self.maps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
@@ -14,7 +14,7 @@ from qscore_fast.saliency.chosen_features import ChosenFeatures, Features
 from qscore_fast.saliency.exact_maps import exact_maps
 from qscore_fast.saliency.feature_map import find_feature_map
 from qscore_fast.saliency.gradient_maps import gradient_maps
-from qscore_fast.saliency.heat_maps import NO_FEATURE, NOT_FINITE, HeatMaps, Method
+from qscore_fast.saliency.heat_maps import HeatMaps, Method
 from qscore_fast.saliency.image_batch import Images, normalised_images
 from qscore_fast.saliency.maps_of_batch import MapsOfBatch
 
@@ -82,14 +82,12 @@ def heatmaps(
             parts.append(exact_maps(encoder, source, rows, chosen, combine))
         else:
             parts.append(gradient_maps(encoder, rows, chosen, combine, layer))
-    q = torch.cat([part.q_score for part in parts])
-    found = tuple(own for part in parts for own in part.features)
+    maps, h, q, members = (torch.cat(field) for field in list(zip(*parts, strict=True))[:4])
     return HeatMaps(
-        maps=torch.cat([part.maps for part in parts]),
-        h=torch.cat([part.h for part in parts]),
+        maps=maps,
+        h=h,
         q_score=q,
-        features=found,
-        notes=_notes(q, found),
+        members=members,
         crop_size=(batch.shape[2], batch.shape[3]),
         layer=parts[0].layer,
         method="gradient" if source is None else "exact",
@@ -115,11 +113,3 @@ def _check(
         )
     if batch_size < 1:
         raise SettingsError(f"batch_size is {batch_size}; it must be 1 or more")
-
-
-def _notes(q: Tensor, features: tuple[Tensor, ...]) -> tuple[str, ...]:
-    finite = (~q.isnan()).tolist()
-    return tuple(
-        NOT_FINITE if not ok else "" if len(own) else NO_FEATURE
-        for ok, own in zip(finite, features, strict=True)
-    )

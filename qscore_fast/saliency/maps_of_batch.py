@@ -13,5 +13,5 @@ class MapsOfBatch(NamedTuple):
     maps: Tensor
     h: Tensor
     q_score: Tensor
-    features: tuple[Tensor, ...]
+    members: Tensor
     layer: str

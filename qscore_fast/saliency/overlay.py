@@ -13,7 +13,6 @@ from torch import Tensor
 from qscore_fast.errors import SettingsError
 from qscore_fast.images.preprocess import Preprocess
 from qscore_fast.saliency.image_batch import ImageLike, opened
-from qscore_fast.scoring.atomic import replacing
 
 COLOUR_MAPS = ("inferno", "viridis", "magma", "plasma", "cividis")
 OPACITY = 0.65
@@ -98,6 +97,8 @@ def overlay(
 
 def save_overlay(path: str | os.PathLike[str], pixels: np.ndarray) -> Path:
     """Write uint8 (height, width, 3) as a PNG, whole or not at all, and return where."""
+    from qscore_fast.scoring.atomic import replacing
+
     target = Path(path)
     with replacing(target) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
