@@ -1,1 +1,1 @@
-"""Probes, neighbours, failure prediction and measures against their rivals: ``python -m benchmarks.probes``."""
+"""Probes, neighbours, failure prediction, measures against their rivals: ``python -m benchmarks.probes``."""

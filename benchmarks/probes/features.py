@@ -39,18 +39,20 @@ def synthetic(
 ) -> Problem:
     """Like the pooled features of a network: of low rank, then ReLU; sparse, heavy-tailed, unequal scales.
 
-    A sample is its class's centre plus noise in features / 8 dimensions, so that classes overlap.
+    A sample is its class's centre plus noise in features / 4 dimensions, whose variances fall as 1 / j, the
+    spectrum that trained networks have (alpha-ReQ near 1); classes overlap.
     """
     generator = torch.Generator().manual_seed(seed)
-    rank = features // 8
-    centres = torch.randn(classes, rank, generator=generator)
-    mixing = torch.randn(rank, features, generator=generator) / rank**0.5
+    rank = features // 4
+    spread = torch.arange(1, rank + 1).float().rsqrt()
+    centres = torch.randn(classes, rank, generator=generator) * spread
+    mixing = torch.randn(rank, features, generator=generator) / spread.norm()
     scale = torch.empty(features).log_normal_(-0.5, 0.5, generator=generator)
     y = torch.randint(classes, (rows + test_rows,), generator=generator)
     x = torch.empty(len(y), features, dtype=torch.float16)
     for start in range(0, len(y), 8192):
         part = y[start : start + 8192]
-        noise = torch.randn(len(part), rank, generator=generator)
+        noise = torch.randn(len(part), rank, generator=generator) * spread
         inner = 0.35 * centres[part] + noise
         x[start : start + 8192] = ((inner @ mixing - 0.5).clamp_(min=0) * scale).half()
     x_all, y_all = x.numpy(), y.numpy()
