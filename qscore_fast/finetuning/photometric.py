@@ -91,7 +91,9 @@ def blur(images: Tensor, sigma: Factor) -> Tensor:
     # A band of weights times the image, twice: on a CPU ten times as fast as a convolution by channels.
     down = _band(height, radius, sigma)
     across = down if width == height else _band(width, radius, sigma)
-    return down @ images @ across.transpose(-1, -2)
+    return (down @ images @ across.transpose(-1, -2)).clamp(
+        0, 1
+    )  # weights sum to 1 but for rounding
 
 
 def _band(side: int, radius: int, sigma: Tensor) -> Tensor:

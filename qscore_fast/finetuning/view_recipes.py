@@ -115,7 +115,7 @@ RECIPES: Mapping[str, Recipe] = {
 """By system; MoCo v3 and DINO crop otherwise for a ViT and for a ResNet, whose name is the longer one."""
 
 
-def recipe_of(system: str, transformer: bool = False) -> Recipe:
+def views_of(system: str, transformer: bool = False) -> Recipe:
     """The recipe of a system's official code, for its transformers or for its ResNets.
 
     Raises:
