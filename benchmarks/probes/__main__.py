@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="of the problem with 10 classes: the bundled encoder's, or made ones",
     )
     add("--data", type=Path, default=FASHION_MNIST, help="Fashion-MNIST's four files")
-    add("--rounds", type=int, default=3, help="of each contender, while it takes a minute at most")
+    add("--rounds", type=int, default=3, help="of each contender, until it has taken 30 s")
     add("--quick", action="store_true", help="a tenth of the rows, one round: to see that it runs")
     add("--imagenet", action="store_true", help="search all of ImageNet (on a GPU: always)")
     add("--out", type=Path, default=RESULTS, help="the folder of the results")

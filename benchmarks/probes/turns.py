@@ -24,7 +24,7 @@ class Timed:
 
 
 def in_turns(
-    calls: Mapping[str, Callable[[], Any]], device: str, rounds: int = 3, limit: float = 60.0
+    calls: Mapping[str, Callable[[], Any]], device: str, rounds: int = 3, limit: float = 30.0
 ) -> dict[str, Timed]:
     """Run every call once a round; one that has taken ``limit`` seconds takes no part in further rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}

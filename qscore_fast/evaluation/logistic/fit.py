@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,21 @@ class LogisticFit:
     loss: float
     iterations: int
     converged: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """How it was trained, in plain values."""
+        return {
+            "protocol": "logistic",
+            "C": self.C,
+            "loss": self.loss,
+            "iterations": self.iterations,
+            "converged": self.converged,
+        }
+
+    def line(self) -> str:
+        """For a terminal."""
+        end = "" if self.converged else ", not converged"
+        return f"logistic regression, C = {self.C:.4g}, {self.iterations} iterations{end}"
 
     def logits(self, h: Tensor) -> Tensor:
         """(n, C) float32 for rows (n, r)."""

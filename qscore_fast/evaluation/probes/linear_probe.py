@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ import pyarrow.parquet as pq
 import torch
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.evaluation.class_labels import ClassLabels
-from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.logistic.choice import chosen_C
-from qscore_fast.evaluation.logistic.fit import LogisticFit, fit_logistic
-from qscore_fast.evaluation.logistic.softmax_problem import SoftmaxProblem
-from qscore_fast.evaluation.run_pair import Run, run_pair
+from qscore_fast.evaluation.logistic import (
+    LogisticFit,
+    SoftmaxProblem,
+    chosen_C,
+    fit_logistic,
+)
+from qscore_fast.evaluation.probes.probe_data import ProbeData
+from qscore_fast.evaluation.run_pair import Run
 from qscore_fast.evaluation.sample_file import ID
+from qscore_fast.evaluation.sgd import PROTOCOLS, ProtocolFit, SGDProtocol, fit_protocol
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
-
-BLOCK = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class LinearProbe:
     """A trained probe, and its answers.
 
     Attributes:
-        fit: the probe.
+        fit: the probe, and how it was trained.
+        protocol: "logistic", or a name of ``PROTOCOLS``.
         classes: the C names, in the order of the logits.
         fingerprint: of the encoder; None where it is not known.
         sample_ids: (n,) of the test images. targets: (n,) int64.
@@ -39,7 +42,8 @@ class LinearProbe:
         notes: what a user should know, one sentence each.
     """
 
-    fit: LogisticFit
+    fit: LogisticFit | ProtocolFit
+    protocol: str
     classes: tuple[str, ...]
     fingerprint: str | None
     sample_ids: pa.Array
@@ -79,10 +83,8 @@ class LinearProbe:
             "top5": self.top(5),
             "num_test": len(self.targets),
             "num_classes": len(self.classes),
-            "C": self.fit.C,
-            "loss": self.fit.loss,
-            "iterations": self.fit.iterations,
-            "converged": self.fit.converged,
+            **self.fit.to_json(),
+            "protocol": self.protocol,
             "fingerprint": self.fingerprint,
             "notes": list(self.notes),
             "accuracy_by_class": self.accuracy_by_class(),
@@ -93,8 +95,8 @@ class LinearProbe:
         found = [
             f"top-1 {100 * float(self.correct.mean()):.2f} %, top-5 {100 * self.top(5):.2f} % of "
             f"{len(self.targets):,} images, {len(self.classes):,} classes",
-            f"logistic regression, C = {self.fit.C:.4g}, {self.fit.iterations} iterations"
-            + ("" if self.fit.converged else ", not converged"),
+            ("" if self.protocol == "logistic" else f"protocol {self.protocol}: ")
+            + self.fit.line(),
         ]
         return [*found, *(f"note: {note}" for note in self.notes)]
 
@@ -141,52 +143,74 @@ def linear_probe(
     train: Run,
     test: Run,
     *,
+    protocol: str = "logistic",
+    epochs: int | None = None,
+    rates: Sequence[float] | None = None,
+    C: float | None = None,
+    seed: int = 0,
     labels: str | os.PathLike[str] | None = None,
     test_labels: str | os.PathLike[str] | None = None,
-    C: float | None = None,
     device: str | torch.device = "cpu",
 ) -> LinearProbe:
-    """Train multinomial logistic regression on a run's embeddings and ask it about another run's.
+    """Train a linear probe on a run's embeddings and ask it about another run's.
 
     Args:
         train, test: finished runs with embeddings of one encoder, or their folders.
+        protocol: ``logistic``, multinomial logistic regression by L-BFGS, or one of ``PROTOCOLS``: SGD as a
+            system's authors do it, but on cached features, so without their augmentation of the images.
+        epochs, rates: of SGD, instead of the protocol's; of several rates the best on a held-out tenth.
+        C: of logistic regression, inverse regularisation as in scikit-learn; None chooses it on a held-out
+            tenth of the training images.
+        seed: of what is held out, and of SGD's start and order.
         labels, test_labels: files with sample_id and label, where a run has no labels of its own.
-        C: inverse regularisation, as in scikit-learn; None chooses it on a held-out tenth of the training
-            images.
 
     Raises:
-        SettingsError: other encoders, one class only, labels that are missing or unknown to the training
-            images, NaN or Inf, C not above 0.
+        SettingsError: an unknown protocol, or settings of another one; other encoders, one class only,
+            labels that are missing or unknown to the training images, NaN or Inf, C not above 0.
         StoreError: a run is not complete, or has no embeddings.
     """
-    train, test = run_pair(train, test)
-    known = ClassLabels.of_run(train, labels)
-    if known.num_classes < 2:
-        raise SettingsError(f"all samples are of class {known.classes[0]!r}: a probe needs two")
-    wanted = ClassLabels.of_run(test, test_labels, known.classes)
-    rows, asked = FeatureRows.of(train), FeatureRows.of(test)
-    if C is None:
-        C = chosen_C(rows, known.targets, known.num_classes, device=device)
-    problem = SoftmaxProblem(rows, known.targets, known.num_classes, device=device)
-    fit = fit_logistic(problem, [C])[0]
-    blocks = (torch.from_numpy(np.array(block, np.float32)) for block in asked.blocks(BLOCK))
-    logits = torch.cat([fit.logits(block.to(device)).cpu() for block in blocks]).numpy()
-    if not np.isfinite(logits).all():
-        raise SettingsError(f"the representations in {test.path} hold NaN or Inf")
-    notes = []
-    if len(rows) < rows.num_features:
-        notes.append(
-            f"{len(rows):,} training images are fewer than the {rows.num_features:,} features: the accuracy "
-            "says more about the regularisation than about the encoder"
-        )
-    if not fit.converged:
+    chosen = _protocol(protocol, epochs, rates, C)
+    data = ProbeData.of_runs(train, test, labels, test_labels)
+    classes = data.num_classes
+    fit: LogisticFit | ProtocolFit
+    if chosen is not None:
+        fit = fit_protocol(data.rows, data.targets, classes, chosen, seed=seed, device=device)
+    else:
+        if C is None:
+            C = chosen_C(data.rows, data.targets, classes, seed=seed, device=device)
+        problem = SoftmaxProblem(data.rows, data.targets, classes, device=device)
+        fit = fit_logistic(problem, [C])[0]
+    logits = data.test_logits(fit.logits, device)
+    notes = list(data.notes)
+    if isinstance(fit, LogisticFit) and not fit.converged:
         notes.append("the optimiser used up its steps: the accuracy may still change a little")
     return LinearProbe(
         fit,
-        known.classes,
-        train.features.fingerprint,
-        test.scores()[ID].combine_chunks(),
-        wanted.targets,
+        protocol,
+        data.classes,
+        data.fingerprint,
+        data.sample_ids,
+        data.test_targets,
         logits,
         tuple(notes),
     )
+
+
+def _protocol(
+    name: str, epochs: int | None, rates: Sequence[float] | None, C: float | None
+) -> SGDProtocol | None:
+    """That of a name with these changes; None for logistic regression."""
+    if name == "logistic":
+        if epochs is not None or rates is not None:
+            raise SettingsError(
+                "epochs and learning rates are settings of SGD: give a protocol other than logistic"
+            )
+        return None
+    if name not in PROTOCOLS:
+        raise SettingsError(f"protocol is {name!r}: give one of logistic, {', '.join(PROTOCOLS)}")
+    if C is not None:
+        raise SettingsError(f"C is a setting of logistic regression, not of the protocol {name}")
+    found = PROTOCOLS[name]
+    if epochs is not None:
+        found = replace(found, epochs=epochs)
+    return found if rates is None else replace(found, rates=tuple(rates))

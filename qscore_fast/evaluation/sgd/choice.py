@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,40 @@ class ProtocolFit:
 
     fit: SGDFit
     held_out: dict[float, float]
+
+    @property
+    def weight(self) -> Tensor:
+        """(C, r) float32."""
+        return self.fit.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """(C,) float32."""
+        return self.fit.bias
+
+    def logits(self, h: Tensor) -> Tensor:
+        """(n, C) float32 for rows (n, r)."""
+        return self.fit.logits(h)
+
+    def to_json(self) -> dict[str, Any]:
+        """How it was trained, in plain values."""
+        return {
+            **asdict(self.fit.protocol),
+            "rates": [self.fit.rate],
+            "held_out_accuracy": [
+                {"rate": rate, "top1": top1} for rate, top1 in self.held_out.items()
+            ],
+            "loss_by_epoch": self.fit.losses.tolist(),
+        }
+
+    def line(self) -> str:
+        """For a terminal."""
+        protocol = self.fit.protocol
+        of = f", the best of {len(self.held_out)} on held-out images" if self.held_out else ""
+        return (
+            f"SGD, {protocol.epochs} epochs of {protocol.batch_size} a step, learning rate "
+            f"{protocol.used_rates[0]:.4g}{of}; loss in the last epoch {self.fit.losses[-1]:.4g}"
+        )
 
 
 def fit_protocol(

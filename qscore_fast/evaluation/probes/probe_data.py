@@ -1,0 +1,106 @@
+"""ProbeData: what a probe is trained on and asked about, from two runs and their labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.class_labels import ClassLabels
+from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.run_pair import Run, run_pair
+from qscore_fast.evaluation.sample_file import ID
+
+BLOCK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeData:
+    """Rows, classes, and whose they are.
+
+    Attributes:
+        rows: (N, r) of the training images. targets: (N,) int64.
+        test_rows: (n, r). test_targets: (n,) int64. sample_ids: (n,) of the test images.
+        classes: the C names. fingerprint: of the encoder.
+        test_path: of the test run, for messages. notes: what a user should know.
+    """
+
+    rows: FeatureRows
+    targets: np.ndarray
+    test_rows: FeatureRows
+    test_targets: np.ndarray
+    sample_ids: pa.Array
+    classes: tuple[str, ...]
+    fingerprint: str | None
+    test_path: Path
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of_runs(
+        cls,
+        train: Run,
+        test: Run,
+        labels: str | os.PathLike[str] | None = None,
+        test_labels: str | os.PathLike[str] | None = None,
+    ) -> ProbeData:
+        """From two finished runs with embeddings.
+
+        Args:
+            labels, test_labels: files with sample_id and label, where a run has no labels of its own.
+
+        Raises:
+            SettingsError: other encoders, one class only, labels that are missing or unknown to the training
+                images.
+            StoreError: a run is not complete, or has no embeddings.
+        """
+        train, test = run_pair(train, test)
+        known = ClassLabels.of_run(train, labels)
+        if known.num_classes < 2:
+            raise SettingsError(f"all samples are of class {known.classes[0]!r}: a probe needs two")
+        wanted = ClassLabels.of_run(test, test_labels, known.classes)
+        rows, notes = FeatureRows.of(train), []
+        if len(rows) < rows.num_features:
+            notes.append(
+                f"{len(rows):,} training images are fewer than the {rows.num_features:,} features: the "
+                "accuracy says more about the regularisation than about the encoder"
+            )
+        return cls(
+            rows,
+            known.targets,
+            FeatureRows.of(test),
+            wanted.targets,
+            test.scores()[ID].combine_chunks(),
+            known.classes,
+            train.features.fingerprint,
+            Path(test.path),
+            tuple(notes),
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.classes)
+
+    def test_logits(
+        self, logits: Callable[[Tensor], Tensor], device: str | torch.device
+    ) -> np.ndarray:
+        """(n, C) float32 of a probe on the test rows.
+
+        Raises:
+            SettingsError: NaN or Inf.
+        """
+        parts = []
+        for block in self.test_rows.blocks(BLOCK):
+            rows = torch.from_numpy(np.array(block)).to(device).float()
+            parts.append(logits(rows).cpu())
+        found = torch.cat(parts).numpy()
+        if not np.isfinite(found).all():
+            raise SettingsError(f"the representations in {self.test_path} hold NaN or Inf")
+        return found
