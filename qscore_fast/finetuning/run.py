@@ -202,10 +202,17 @@ def _features(
         return None
     if not isinstance(features, str) or features != AUTO:
         return load_features(features, encoder.fingerprint, encoder.num_features)
+    return discovered(encoder, images, folder, processes.device, say)
+
+
+def discovered(
+    encoder: Encoder, images: Source, folder: Path, device: str, say: Note
+) -> DiscriminativeFeatures:
+    """D of an encoder by a scoring pass over the images, which is kept in ``folder`` as a run."""
     say("features: scoring the images with the encoder as it is")
-    # The encoder goes back to the CPU: what trains is a copy.
+    # The encoder stays where it is.
     scoring = replace(encoder, module=copy.deepcopy(encoder.module))
-    run = score(images, scoring, folder / "features", device=processes.device)
+    run = score(images, scoring, folder / "features", device=device)
     return load_features(run.features, encoder.fingerprint, encoder.num_features)
 
 
