@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from planted_patches import WNIDS, planted_encoder
 from tars import tar_bytes, write_tar
 
+from qscore_fast.images import FolderSource, PillowDecoder, Preprocess, Sample, Unit
 from qscore_fast.images.sources.imagenet_tars import ImageNetTarsSource
 from qscore_fast.images.sources.open import open_source
 from qscore_fast.saliency import Interpretation, SalientImageNet, interpret
+from qscore_fast.saliency.masked_images import MaskedSamples, Passed, masked_images
 
 SEER = planted_encoder(red=180, blue=180, name="seer")
 
@@ -110,6 +113,35 @@ def test_webdataset_shards_in_random_order(
         tmp_path / "shards" / "train-{000000..000001}.tar", planted, tmp_path / "out"
     )
     pd.testing.assert_frame_equal(frame, expected)
+
+
+def test_only_so_many_images_are_held_as_was_said(planted: Any) -> None:
+    read = 0
+
+    class Watched:
+        """100 copies of the folder, of which the first is taken, and empty units."""
+
+        def read(self, unit: Unit) -> Iterator[Sample]:
+            nonlocal read
+            for sample in folder.read(folder.units(100)[0]) if unit.index % 2 else ():
+                read += 1
+                yield sample
+
+    folder = FolderSource(planted.images)
+    samples = MaskedSamples(SalientImageNet(planted.salient))
+    units = [Unit(index, "", None) for index in range(20)]
+    taken, ends = 0, []
+    for item in masked_images(
+        Watched(), units, samples, [Preprocess()], decoder=PillowDecoder(), workers=2, ahead=3  # type: ignore[arg-type]
+    ):  # fmt: skip
+        if isinstance(item, Passed):
+            ends.append(item)
+        else:
+            taken += 1
+            if taken < 8:
+                assert read - 1 <= taken + 3  # the one without a mask is read, too
+    assert taken == 8 and len(ends) == 20
+    assert [end.repeated for end in ends] == [0, 0, *[0, 8] * 9]
 
 
 def test_the_tree_of_kaggle(planted: Any, expected: pd.DataFrame, tmp_path: Path) -> None:
