@@ -40,8 +40,9 @@ class SwAVSettings:
         out: length of its output.
         prototypes: number of fresh prototypes.
         queue_length: embeddings kept to be assigned along with a small batch, of all processes
-            together; 0 for none. The official scripts for batches of 256 keep 3,840.
-        queue_start_epoch: the epoch, from 0, that the queue begins to fill in.
+            together; 0 for none; None: as many as the checkpoint has, which official files do not. The
+            official scripts for batches of 256 keep 3,840.
+        queue_start_epoch: the epoch, from 0, that an empty queue begins to fill in.
         freeze_prototypes_steps: optimiser steps in which the prototypes stay; 5,005 for batches of 256.
     """
 
@@ -51,7 +52,7 @@ class SwAVSettings:
     hidden: int | None = None
     out: int = 128
     prototypes: int = 3000
-    queue_length: int = 0
+    queue_length: int | None = None
     queue_start_epoch: int = 15
     freeze_prototypes_steps: int = 313
 
@@ -65,8 +66,9 @@ class SwAVSettings:
             "prototypes",
         )
         positive("SwAV", *((name, getattr(self, name)) for name in names))
-        names = ("queue_length", "queue_start_epoch", "freeze_prototypes_steps")
+        names = ("queue_start_epoch", "freeze_prototypes_steps")
         not_negative("SwAV", *((name, getattr(self, name)) for name in names))
+        not_negative("SwAV", ("queue_length", self.queue_length or 0))
 
 
 class SwAV(Objective):
@@ -85,20 +87,20 @@ class SwAV(Objective):
         backbone: nn.Module,
         projector: nn.Module,
         prototypes: Prototypes,
+        queue: Tensor | None,
         settings: SwAVSettings,
     ) -> None:
         super().__init__()
         self.backbone, self.projector, self.prototypes = backbone, projector, prototypes
         self.settings = settings
-        width = prototypes.weight_v.shape[1]
-        queue = torch.zeros(ASSIGNED, settings.queue_length, width)
-        self.register_buffer("queue", queue if settings.queue_length else None)
+        self.register_buffer("queue", queue)
         self._queue_begun = settings.queue_start_epoch == 0
 
     def check_batch(self, batch_size: int) -> None:
         super().check_batch(batch_size)
-        length, together = self.settings.queue_length, batch_size * world_size()
-        if length and (length < together or length % together):
+        length = 0 if self.queue is None else self.queue.shape[1]
+        together = batch_size * world_size()
+        if length % together:
             raise SettingsError(
                 f"SwAV's queue_length is {length}, which batches of {together} images in all do not divide: "
                 f"take a multiple of {together}, or 0 for no queue"
@@ -106,7 +108,8 @@ class SwAV(Objective):
 
     def before_step(self, position: StepPosition) -> None:
         """Put the prototypes back on the unit sphere."""
-        self._queue_begun = position.epoch >= self.settings.queue_start_epoch
+        begins = position.epoch >= self.settings.queue_start_epoch
+        self._queue_begun = begins or (self.queue is not None and bool(self.queue.any()))
         with torch.no_grad():
             weight = self.prototypes.weight_v
             weight.copy_(F.normalize(weight, dim=1))
@@ -198,4 +201,17 @@ def build_swav(parts: Parts, settings: SwAVSettings) -> SwAV:
     plain = {"weight": found.weight.detach()}
     if found.bias is not None:
         plain["bias"] = found.bias.detach()
-    return SwAV(parts.backbone(), projector, Prototypes(plain), settings)
+    return SwAV(
+        parts.backbone(), projector, Prototypes(plain), _queue(parts, width, settings), settings
+    )
+
+
+def _queue(parts: Parts, width: int, settings: SwAVSettings) -> Tensor | None:
+    """The checkpoint's, if it is of the wanted length, or an empty one."""
+    found = parts.tensor("queue", needs="prototypes")
+    length = settings.queue_length
+    if found is not None and found.ndim == 3:
+        wanted = (ASSIGNED, found.shape[1] if length is None else length, width)
+        if tuple(found.shape) == wanted:
+            return found.contiguous()
+    return torch.zeros(ASSIGNED, length, width) if length else None
