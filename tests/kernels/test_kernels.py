@@ -123,16 +123,23 @@ def test_two_sided(r: int, dtype: torch.dtype, device: torch.device) -> None:
     check_sparse(kernels, h, EPS, two_sided=True)
 
 
-@sides
 @pytest.mark.parametrize(
-    ("r", "dtype"), [(1, DTYPES[0]), (17, DTYPES[1]), (2047, DTYPES[2]), (16500, DTYPES[2])]
+    ("r", "dtype", "two_sided"),
+    [
+        (1, torch.float32, False),
+        (17, torch.float16, False),
+        (129, torch.float32, True),
+        (2047, torch.bfloat16, True),
+        (16500, torch.bfloat16, False),
+    ],
 )
 def test_sums_for_a_loss_over_several_processes(
     r: int, dtype: torch.dtype, two_sided: bool, device: torch.device
 ) -> None:
     """The scores are to the bit those of the loss; the sums those of float64, NaN where a row is NaN."""
     h, mask = make_rows(r, dtype, device), make_mask(r, device)
-    for x in (h, h[:0], torch.cat([h, torch.full_like(h[:1], torch.nan)])):
+    broken = torch.cat([h, torch.full_like(h[:1], torch.nan)])
+    for x in (h, h[:0], broken) if r < 16384 else (h,):
         q, saved, sums = kernels.q_score_loss_partial(x, mask, EPS, two_sided)
         _, *of_loss = kernels.q_score_loss_fwd(x, mask, EPS, 0.3, 0.2, False, two_sided)
         torch.testing.assert_close([q, saved], of_loss[:2], rtol=0, atol=0, equal_nan=True)
@@ -295,15 +302,15 @@ def test_mean_far_from_zero(r: int, dtype: torch.dtype, device: torch.device) ->
 
     exact, in_band, threshold = boundary_band(h, EPS)
     _, saved = kernels.q_score_fwd(h, None, EPS)
-    for active in (kernels.highly_active(h, EPS), h.float() > saved[0].unsqueeze(1)):
+    of_scores = h.float() > saved[0].unsqueeze(1)
+    for active in (kernels.highly_active(h, EPS), of_scores):
         assert torch.equal(active[~in_band], exact[~in_band])
         assert (active != exact).sum() <= max(2, 0.01 * h.numel())
-        flipped = (active != exact).nonzero()
-        kernel_threshold = saved[0].double()
-        for row, feature in flipped.tolist():
-            element = h[row, feature].double()
-            ends = sorted([kernel_threshold[row].item(), threshold[row].item()])
-            assert ends[0] <= element <= ends[1]
+    # The mask of another kernel may add up in another order, and has a threshold of its own.
+    for row, feature in (of_scores != exact).nonzero().tolist():
+        element = h[row, feature].double()
+        ends = sorted([saved[0, row].double().item(), threshold[row].item()])
+        assert ends[0] <= element <= ends[1]
 
 
 def test_threshold_is_strict(device: torch.device) -> None:
