@@ -16,6 +16,7 @@ from qscore_fast.cli.compress_command import compress
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.evaluate_command import evaluate
+from qscore_fast.cli.finetune_command import export, finetune
 from qscore_fast.cli.helper_processes import HelperProcesses
 from qscore_fast.cli.interpret_command import interpret
 from qscore_fast.cli.knn_command import knn
@@ -23,6 +24,7 @@ from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.probe_command import probe
 from qscore_fast.cli.report_command import report
+from qscore_fast.cli.serve_command import serve
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
 from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if argv is None else list(argv)
         options = build_parser().parse_args(words)
         command = []
-        while "subcommand" in options:
+        while options.get("subcommand") is not None:
             command.append(options.subcommand)
             options = options[options.subcommand]
         options.command_line = words
@@ -223,8 +225,13 @@ def _demo(options: Namespace) -> None:
         "discover": result.discovery.summary,
         "score": result.scoring.summary,
         "picture": str(result.picture),
+        "report": str(result.report),
     }
-    lines = [*summary_lines(result.scoring.summary), f"picture     {result.picture}"]
+    lines = [
+        *summary_lines(result.scoring.summary),
+        f"picture     {result.picture}",
+        f"report      {result.report}",
+    ]
     print_result(content, lines, options.json)
 
 
@@ -267,10 +274,13 @@ _COMMANDS = {
     "metrics": metrics,
     "probe": probe,
     "knn": knn,
+    "finetune": finetune,
+    "finetune export": export,
     "evaluate": evaluate,
     "compress": compress,
     "interpret": interpret,
     "report": report,
+    "serve": serve,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

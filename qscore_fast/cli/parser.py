@@ -16,12 +16,14 @@ from qscore_fast.cli.encoder_options import (
 )
 from qscore_fast.cli.encoders_parser import add_encoders_command
 from qscore_fast.cli.evaluate_command import evaluate_parser
+from qscore_fast.cli.finetune_command import add_finetune_command
 from qscore_fast.cli.interpret_command import interpret_parser
 from qscore_fast.cli.knn_command import knn_parser
 from qscore_fast.cli.metrics_command import metrics_parser
 from qscore_fast.cli.new_parser import add_json, new_parser
 from qscore_fast.cli.probe_command import probe_parser
 from qscore_fast.cli.report_command import report_parser
+from qscore_fast.cli.serve_command import serve_parser
 from qscore_fast.cli.source_options import IMAGES_HELP, add_source
 
 
@@ -70,8 +72,14 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
         "report", report_parser(), help="write a run as one HTML page with its images and numbers"
     )
     commands.add_subcommand(
-        "interpret", interpret_parser(), help="see whether the evidence lies on Salient ImageNet's masks"
+        "interpret",
+        interpret_parser(),
+        help="see whether the evidence lies on Salient ImageNet's masks",
     )
+    commands.add_subcommand(
+        "serve", serve_parser(), help="show a run of any size in the browser, from this machine"
+    )
+    add_finetune_command(commands)
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)
     commands.add_subcommand("bench", _bench(), help="measure the kernels on this machine")
@@ -274,7 +282,8 @@ def _demo() -> ArgumentParser:
     parser = new_parser(
         """\
 The main job on real images that come with the package (Fashion-MNIST) under an encoder trained
-without labels: discovers the features on 4,000 images, scores 2,000 others, draws demo.png.
+without labels: discovers the features on 4,000 images, scores 2,000 others, draws demo.png and writes
+report.html.
 Takes about a minute; a second run, seconds.""",
         """\
 examples:
