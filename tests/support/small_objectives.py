@@ -31,7 +31,8 @@ def small_resnet_encoder(seed: int = 0, system: str | None = None) -> Encoder:
     """r = 64; random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Encoder(ResNet("basic", (1, 1, 1, 1), 8, 3, "cifar"), SMALL, "small", system)
+        network = ResNet("basic", (1, 1, 1, 1), 8, 3, "cifar").eval()
+        return Encoder(network, SMALL, "small", system)
 
 
 def small_objective(system: str, **settings: Any) -> Objective:
