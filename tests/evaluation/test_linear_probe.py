@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from sample_data import save_images
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from qscore_fast.cli.probe_command import probe, probe_parser
+from qscore_fast.cli.probe_command import Protocol, probe, probe_parser
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure import Correctness
-from qscore_fast.evaluation.probes import linear_probe
+from qscore_fast.evaluation.probes import linear_probe, logistic_path
+from qscore_fast.evaluation.sgd import PROTOCOLS
 from qscore_fast.scoring import ScoreRun, score
 
 
@@ -91,6 +93,74 @@ def test_the_command_prints_what_it_found(runs, tmp_path, capsys):
     assert printed["num_test"] == 150
     probe(probe_parser().parse_args([*words, "--C", "0.1"]))
     assert "top-1" in capsys.readouterr().out
+
+
+def test_a_protocol_of_SGD_from_runs_to_files(runs, tmp_path, capsys):
+    words = [*(str(run.path) for run in runs), "--protocol", "moco", "--epochs", "30"]
+    probe(probe_parser().parse_args([*words, "--rate", "1e-6", "1", "--out", str(tmp_path)]))
+    assert "protocol moco: SGD, 30 epochs of 256 a step, learning rate 1, the best of 2" in (
+        capsys.readouterr().out
+    )
+    content = json.loads((tmp_path / "probe.json").read_text())
+    assert content["rates"] == [1.0] and len(content["loss_by_epoch"]) == 30
+    assert [row["rate"] for row in content["held_out_accuracy"]] == [1e-6, 1.0]
+    assert content["top1"] > 0.3  # of ten classes, after 60 steps
+    with np.load(tmp_path / "probe.npz", allow_pickle=False) as saved:
+        logits = runs[1].embeddings().astype(np.float32) @ saved["weight"].T + saved["bias"]
+    np.testing.assert_allclose(logits, np.load(tmp_path / "logits.npy"), atol=1e-3)
+    again = linear_probe(*runs, protocol="moco", epochs=30, rates=[1e-6, 1.0])
+    np.testing.assert_array_equal(again.logits, np.load(tmp_path / "logits.npy"))
+
+
+def test_the_path_is_scikit_learn_at_every_C(runs, tmp_path, capsys):
+    train, test = runs
+    x, tx = (run.embeddings().astype(np.float64) for run in runs)
+    y, ty = (run.scores()["label"].to_numpy() for run in runs)
+    values = [1 / (ridge * x.var(0).mean() * len(x)) for ridge in (1, 0.01, 0.1)]
+    words = [str(train.path), str(test.path), "--path", "--out", str(tmp_path), "--C"]
+    probe(probe_parser().parse_args([*words, *map(str, values)]))
+    assert len(capsys.readouterr().out.splitlines()) >= 5
+    table = pd.read_csv(tmp_path / "path.csv")
+    assert table["C"].tolist() == sorted(values)
+    assert (tmp_path / "path.svg").read_text().lstrip().startswith("<?xml")
+    assert json.loads((tmp_path / "path.json").read_text())["num_test"] == 150
+    for row in table.itertuples():
+        theirs = LogisticRegression(C=row.C, tol=1e-7, max_iter=3000)
+        theirs.fit(x, y)
+        losses = [log_loss(b, theirs.predict_proba(a), labels=theirs.classes_)
+                  for a, b in ((x, y), (tx, ty))]  # fmt: skip
+        expected = 0.5 * (theirs.coef_**2).sum() + row.C * len(x) * losses[0]
+        assert row.loss == pytest.approx(expected, rel=1e-4)
+        assert row.cross_entropy == pytest.approx(losses[0], rel=1e-2)
+        assert row.test_cross_entropy == pytest.approx(losses[1], rel=1e-2)
+        assert row.top1 == pytest.approx(theirs.score(tx, ty), abs=1.5 / len(ty))
+    whole = logistic_path(train, test)
+    assert len(whole.points) == 15
+    assert [p.C for p in whole.points] == sorted(p.C for p in whole.points)
+    losses = [p.cross_entropy for p in whole.points]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_command_knows_every_protocol():
+    assert get_args(Protocol) == ("logistic", *PROTOCOLS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "3"], "settings of SGD"),
+        (["--protocol", "moco", "--C", "1"], "setting of logistic regression"),
+        (["--C", "1", "2"], "--C has 2 values"),
+        (["--path", "--protocol", "moco"], "curve of logistic regression"),
+        (["--path", "--C", "-1"], "C is -1"),
+        (["--protocol", "dino", "--epochs", "0"], "epochs is 0"),
+    ],
+)
+def test_settings_that_do_not_belong_together_are_refused(runs, words, message):
+    with pytest.raises(SettingsError, match=message):
+        probe(probe_parser().parse_args([*(str(run.path) for run in runs), *words]))
+    with pytest.raises(SettingsError, match="protocol is 'other'"):
+        linear_probe(*runs, protocol="other")
 
 
 def test_labels_of_a_file_count_instead_of_the_folders(runs, tmp_path):

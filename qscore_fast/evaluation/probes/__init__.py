@@ -3,5 +3,15 @@
 from qscore_fast.evaluation.probes.graph_file import save_graph
 from qscore_fast.evaluation.probes.knn_probe import KNNProbe, knn_probe
 from qscore_fast.evaluation.probes.linear_probe import LinearProbe, linear_probe
+from qscore_fast.evaluation.probes.logistic_path import LogisticPath, PathPoint, logistic_path
 
-__all__ = ["KNNProbe", "LinearProbe", "knn_probe", "linear_probe", "save_graph"]
+__all__ = [
+    "KNNProbe",
+    "LinearProbe",
+    "LogisticPath",
+    "PathPoint",
+    "knn_probe",
+    "linear_probe",
+    "logistic_path",
+    "save_graph",
+]
