@@ -86,7 +86,9 @@ def fashion_mnist(folder: Path, device: str) -> Problem:
         rows = []
         for start in range(0, len(images), 1024):
             pixels = torch.from_numpy(images[start : start + 1024].copy())[:, None]
-            prepared = encoder.preprocess.normalise(pixels.expand(-1, 3, -1, -1).to(device))
+            prepared = encoder.preprocess.normalise(
+                pixels.expand(-1, encoder.preprocess.channels, -1, -1).to(device)
+            )
             rows.append(encoder(prepared).half().cpu().numpy())
         parts += [np.concatenate(rows), labels.astype(np.int64)]
     return Problem("Fashion-MNIST under the bundled encoder", *parts, 10)
