@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from qscore_fast.demo.fashion_mnist import Split, unpack_images
 from qscore_fast.encoders import Encoder, load_encoder
-from qscore_fast.errors import SettingsError, StoreError
-from qscore_fast.report import save_contact_sheet
+from qscore_fast.errors import EncoderError, SettingsError, StoreError
+from qscore_fast.report import save_contact_sheet, write_report
 from qscore_fast.scoring import Progress, ScoreRun, score
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -19,11 +19,12 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made: two runs and a picture."""
+    """What the demo made: two runs, a picture and a report."""
 
     discovery: ScoreRun
     scoring: ScoreRun
     picture: Path
+    report: Path
 
 
 def run_demo(
@@ -39,10 +40,10 @@ def run_demo(
     """Score real images under an SSL encoder, without labels.
 
     Discovers the discriminative features on 4,000 images with eps="auto", scores 2,000 others with
-    them, and draws demo.png. What is there already is not done again.
+    them, draws demo.png and writes report.html. What is there already is not done again.
 
     Args:
-        out: the folder for images/, discover/, score/ and demo.png.
+        out: the folder for images/, discover/, score/, demo.png and report.html.
         say: hears what is being done, a line at a time.
         progress: see ``score``.
         encoder: see ``load_encoder``; the bundled one by default. The images, 28 x 28 and grey, become
@@ -107,9 +108,21 @@ def run_demo(
                 "Class names are for the reader; no step uses them."
             ),
         )
+    report = folder / "report.html"
+    if any(parts_done) or not report.exists():
+        say("writing the report, with heat maps where the encoder has them")
+        _write_report(scoring, report, encoder, say)
     if not any(parts_done):
         say(f"everything was in {folder} already: nothing was done again")
-    return DemoResult(discovery, scoring, picture)
+    return DemoResult(discovery, scoring, picture, report)
+
+
+def _write_report(run: ScoreRun, path: Path, encoder: Encoder, say: Callable[[str], None]) -> None:
+    try:
+        write_report(run, path, encoder=encoder)
+    except EncoderError as error:  # a network without an image in it, say
+        say(f"no heat maps: {error}")
+        write_report(run, path)
 
 
 def _name(encoder: Encoder) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup, escape
 
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 18, 46
+LEFT, RIGHT, TOP, BOTTOM = 58, 16, 28, 46
 
 
 @dataclass

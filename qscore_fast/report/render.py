@@ -6,6 +6,8 @@ import base64
 import hashlib
 import importlib.resources
 import math
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -23,10 +25,16 @@ MOST_CLASSES = 1000
 """Rows of the table of classes."""
 
 
-def rendered(content: dict[str, Any], shown: ShownImages) -> str:
+def rendered(
+    content: dict[str, Any], shown: ShownImages, served: Sequence[str] | None = None
+) -> str:
     """The page. Nothing in it is loaded from elsewhere, and its policy forbids the browser to try.
 
     Every text is escaped by the template; no name becomes markup, an attribute or a script.
+
+    Args:
+        served: of a page that a server answers for, all classes by their code: it asks that server for
+            pictures and for pages of images.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -43,7 +51,8 @@ def rendered(content: dict[str, Any], shown: ShownImages) -> str:
         trim_blocks=True,
     )
     css, js = (_own_text(f"report.{kind}") for kind in ("css", "js"))
-    class_names = sorted({i["label"] for i in content["images"] if i["label"] is not None})
+    labels = {i["label"] for i in content["images"] if i["label"] is not None}
+    class_names = sorted(labels) if served is None else list(served)
     return environment.get_template("report.html.j2").render(
         **content,
         lead=_lead(content),
@@ -57,18 +66,30 @@ def rendered(content: dict[str, Any], shown: ShownImages) -> str:
         compression_legend=_compression_legend(content["compression"]),
         measure_words=MEASURE_WORDS,
         island=htmlsafe_json_dumps(
-            {"images": _island(content, shown, class_names), "featureMaps": shown.feature_maps}
+            {
+                "images": _island(content, shown, class_names, served is not None),
+                "featureMaps": shown.feature_maps,
+                "served": served is not None,
+                "total": content["distribution"]["num_scored"],
+            }
         ),
         css=Markup(css),
         js=Markup(js),
-        policy=policy(css, js),
+        served=served is not None,
+        policy=_policy(css, js, "img-src data:"),
     )
 
 
-def policy(css: str, js: str) -> str:
-    """The page's content security policy: its own style and script by their hashes, pictures from itself."""
+def served_policy() -> str:
+    """The policy of a page that asks its server for images."""
+    css, js = (_own_text(f"report.{kind}") for kind in ("css", "js"))
+    return _policy(css, js, "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'")
+
+
+def _policy(css: str, js: str, sources: str) -> str:
+    """Its own style and script by their hashes, and what else it may load."""
     return (
-        f"default-src 'none'; img-src data:; style-src '{_digest(css)}'; script-src '{_digest(js)}'; "
+        f"default-src 'none'; {sources}; style-src '{_digest(css)}'; script-src '{_digest(js)}'; "
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -84,7 +105,7 @@ def _own_text(name: str) -> str:
 
 def _lead(content: dict[str, Any]) -> str:
     found, run = content["distribution"], content["run"]
-    encoder = run["encoder"]["name"]
+    encoder = os.path.basename(run["encoder"]["name"]) or "unknown"
     if not found["num_scored"]:
         return f"No image of this run could be scored under {encoder}; the reasons are below."
     middle = found["quantiles"]
@@ -194,7 +215,7 @@ def _compression_legend(found: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def _island(
-    content: dict[str, Any], shown: ShownImages, class_names: list[str]
+    content: dict[str, Any], shown: ShownImages, class_names: list[str], served: bool
 ) -> list[dict[str, Any]]:
     """What the page's script knows of each image."""
     codes = {name: code for code, name in enumerate(class_names)}
@@ -213,7 +234,7 @@ def _island(
             "missing": entry["missing"],
             "correct": entry.get("correct"),
             "features": [[item["feature"], round(item["value"], 5)] for item in entry["features"]],
-            "picture": shown.pictures.get(place),
+            "picture": f"pictures/{entry['row']}" if served else shown.pictures.get(place),
             "map": shown.maps.get(place),
         }
         for place, entry in enumerate(content["images"])

@@ -26,6 +26,7 @@ FORMAT_VERSION = 1
 GALLERY = 24
 TOP_FEATURES, FEATURE_IMAGES = 12, 8
 CLASS_GALLERIES, CLASS_IMAGES = 40, 8
+CHANGED = 8
 SKIPPABLE = ("features", "measures")
 
 
@@ -70,9 +71,17 @@ class ReportSettings:
 
 
 def report_content(
-    run: ScoreRun, settings: ReportSettings, heat_maps: HeatMapDrawer | None = None
+    run: ScoreRun,
+    settings: ReportSettings,
+    heat_maps: HeatMapDrawer | None = None,
+    *,
+    pictures: bool = True,
 ) -> tuple[dict[str, Any], ShownImages]:
     """All numbers as plain values, and the images with their pictures.
+
+    Args:
+        heat_maps: what draws heat maps.
+        pictures: whether to read the images.
 
     Raises:
         StoreError: the run is damaged, or another run that was named is not there.
@@ -111,7 +120,7 @@ def report_content(
     if settings.compression is not None:
         content["compression"] = read_compression(settings.compression)
     if settings.compare is not None and len(rows):
-        found = comparison(run, rows, settings.compare, per_gallery // 2)
+        found = comparison(run, rows, settings.compare, min(CHANGED, per_gallery))
         for side in ("up", "down"):
             places = shown.add(item["row"] for item in found[side])
             found[side] = [
@@ -132,10 +141,13 @@ def report_content(
         from qscore_fast.evaluation.measures import measure_run
 
         content["measures"] = measure_run(run).to_json()
-    shown.add(rows.spread(budget - len(shown), shown.places))
+    if pictures:
+        shown.add(rows.spread(budget - len(shown), shown.places))
     index = PartRowsIndex(store)
     images = (
-        SourceImages(store, settings.images, options=settings.source_options) if budget else None
+        SourceImages(store, settings.images, options=settings.source_options)
+        if budget and pictures
+        else None
     )
     own = {
         entry["feature"]: entry["images"] for entry in (content["features"] or {}).get("top", [])

@@ -109,15 +109,26 @@ class ShownImages:
             self.entries.append(entry)
         if images is None:
             return
-        for batch in self._batches(images):
+        ids = {entry["row"]: entry["sample_id"] for entry in self.entries}
+        for batch in self._batches(images, ids):
             self._add_pictures(batch)
             if heat_maps is not None:
-                self._add_maps(batch, heat_maps, galleries or {})
+                self._add_maps(batch, heat_maps, None, self.maps)
+        if heat_maps is None:
+            return
+        for feature, places in (galleries or {}).items():
+            # Read again: kept, the images of all galleries would fill the memory.
+            own = {asked[place]: ids[asked[place]] for place in places if place in self.pictures}
+            into = self.feature_maps.setdefault(feature, {})
+            for batch in self._batches(images, own):
+                self._add_maps(batch, heat_maps, feature, into)
 
-    def _batches(self, images: SourceImages) -> Iterator[dict[int, Image.Image]]:
-        """Place -> image, some at a time; what cannot be read is recorded."""
+    def _batches(
+        self, images: SourceImages, ids: Mapping[int, str]
+    ) -> Iterator[dict[int, Image.Image]]:
+        """Place -> image of these rows, some at a time; what cannot be read is recorded."""
         batch: dict[int, Image.Image] = {}
-        for row, found in images.read({e["row"]: e["sample_id"] for e in self.entries}):
+        for row, found in images.read(ids):
             place = self._places[row]
             if isinstance(found, ImageError):
                 self._miss(place, str(found))
@@ -142,18 +153,15 @@ class ShownImages:
         self,
         batch: dict[int, Image.Image],
         heat_maps: HeatMapDrawer,
-        galleries: Mapping[int, Sequence[int]],
+        feature: int | None,
+        into: dict[int, str],
     ) -> None:
-        kinds: list[tuple[int | None, dict[int, str]]] = [(None, self.maps)]
-        kinds += [(j, self.feature_maps.setdefault(j, {})) for j in galleries]
-        for feature, into in kinds:
-            wanted = batch if feature is None else galleries[feature]
-            places = [p for p in wanted if p in batch and p in self.pictures]
-            drawn = heat_maps([batch[place] for place in places], feature)
-            for place, picture in zip(places, drawn, strict=True):
-                uri = None if picture is None else self._kept(thumbnail(picture))
-                if uri is not None:
-                    into[place] = uri
+        places = [place for place in batch if place in self.pictures]
+        drawn = heat_maps([batch[place] for place in places], feature)
+        for place, picture in zip(places, drawn, strict=True):
+            uri = None if picture is None else self._kept(thumbnail(picture))
+            if uri is not None:
+                into[place] = uri
 
     def _kept(self, picture: Image.Image) -> str | None:
         """The picture as a data URI, while there is room for it."""

@@ -27,6 +27,8 @@
       img.src = source;
       img.alt = css ? "" : altOf(image);
       img.decoding = "async";
+      img.loading = "lazy";
+      img.addEventListener("error", () => frame.replaceChildren(element("span", "none", "no picture")));
       frame.append(img);
     }
     if (image.correct === false) frame.append(element("span", "wrong", "wrong"));
@@ -54,6 +56,7 @@
 
   function chipsOf(image) {
     if (!image.active) return "no active feature";
+    if (!image.features.length) return `${image.active} active feature${image.active === 1 ? "" : "s"}`;
     const named = image.features.slice(0, 3).map(([j]) => `f${j}`).join(" ");
     return `${named}${image.active > 3 ? ` +${image.active - 3}` : ""}`;
   }
@@ -108,8 +111,20 @@
       parts.features.append(item);
     }
     parts.copied.textContent = "";
+    if (island.served) complete(image);
     parts.previous.disabled = place === 0;
     parts.next.disabled = place === siblings.length - 1;
+  }
+
+  // What a server keeps until it is asked: the large picture, and the features of a found image.
+  async function complete(image) {
+    const img = parts.frame.querySelector("img");
+    if (img) img.src = `${image.picture}?large=true`;
+    if (image.features.length || !image.active) return;
+    const answer = await fetch(`images/${image.row}`);
+    if (!answer.ok) return;
+    image.features = (await answer.json()).features;
+    if (image.features.length && data[siblings[current]] === image) show(current);
   }
 
   document.addEventListener("click", (event) => {
@@ -164,6 +179,10 @@
   if (form) {
     const count = document.getElementById("count");
     const more = document.getElementById("more");
+    const value = (name) => (form.elements[name] ? form.elements[name].value.trim() : "");
+    const say = (total, of) => {
+      count.textContent = `${total.toLocaleString("en")} of ${of.toLocaleString("en")} images`;
+    };
     let matching = [];
     let drawn = 0;
     const by = {
@@ -172,28 +191,64 @@
       "name": (a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0),
       "active-down": (a, b) => b.active - a.active || a.row - b.row,
     };
-    const draw = () => {
+    const drawOwn = () => {
       for (const image of matching.slice(drawn, drawn + page)) grid.append(cardOf(image));
       drawn = Math.min(drawn + page, matching.length);
       more.hidden = drawn === matching.length;
     };
-    const find = () => {
-      const words = form.elements.search.value.trim().toLowerCase();
-      const label = form.elements.label ? form.elements.label.value : "";
-      const least = parseFloat(form.elements.least.value);
-      const most = parseFloat(form.elements.most.value);
-      const outcome = form.elements.outcome ? form.elements.outcome.value : "";
+    const findOwn = () => {
+      const words = value("search").toLowerCase();
+      const least = parseFloat(value("least"));
+      const most = parseFloat(value("most"));
       matching = data.filter((image) =>
         (!words || image.id.toLowerCase().includes(words)) &&
-        (label === "" || image.class === Number(label)) &&
+        (value("label") === "" || image.class === Number(value("label"))) &&
         !(image.q < least) && !(image.q > most) &&
-        (outcome === "" || image.correct === (outcome === "correct")));
-      matching.sort(by[form.elements.sort.value]);
+        (value("outcome") === "" || image.correct === (value("outcome") === "correct")));
+      matching.sort(by[value("sort")]);
       drawn = 0;
       grid.replaceChildren();
-      count.textContent = `${matching.length.toLocaleString("en")} of ${data.length.toLocaleString("en")} images`;
-      draw();
+      say(matching.length, data.length);
+      drawOwn();
     };
+
+    // Of a served run every page is asked for; an answer that comes late is of an older question.
+    let asked = 0;
+    const drawServed = async () => {
+      const question = asked;
+      const [sort, direction] = value("sort").split("-");
+      const words = new URLSearchParams({ sort, offset: drawn, limit: page });
+      if (direction === "down") words.set("descending", "true");
+      for (const name of ["search", "label", "least", "most"]) {
+        if (value(name) !== "") words.set(name, value(name));
+      }
+      const answer = await fetch(`images?${words}`);
+      if (question !== asked) return;
+      if (!answer.ok) {
+        count.textContent = `The server answered with an error (${answer.status}).`;
+        return;
+      }
+      const found = await answer.json();
+      if (question !== asked) return;
+      if (drawn === 0) grid.replaceChildren();
+      for (const image of found.images) {
+        image.place = data.length;
+        data.push(image);
+        grid.append(cardOf(image));
+      }
+      drawn += found.images.length;
+      more.hidden = drawn >= found.total;
+      say(found.total, island.total);
+    };
+    const findServed = () => {
+      asked += 1;
+      drawn = 0;
+      data.length = own;
+      drawServed();
+    };
+    const own = data.length;
+    const draw = island.served ? drawServed : drawOwn;
+    const find = island.served ? findServed : findOwn;
     form.addEventListener("input", find);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", () => setTimeout(find));
