@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qscore_fast.errors import EncoderError
 from qscore_fast.finetuning.objective import Objective
 from qscore_fast.finetuning.objectives.crops import represent
 from qscore_fast.finetuning.official_keys import WRITERS, Content
+from qscore_fast.finetuning.solo_learn_keys import solo_learn
 from qscore_fast.scoring.atomic import made_folder, replacing
 
 _TOLERANCE = 1e-5
@@ -52,10 +54,10 @@ def export(
 def official_state(objective: Objective, encoder: Encoder, file_name: str = _FILE) -> Content:
     """The content of such a checkpoint, once it was read back and gave the same features and parts.
 
-    The backbones, heads, queue and centre are under the keys of the system's official code (for SimCLR
-    those of its PyTorch form; for SimCLR and BYOL those of mmpretrain where the network pads as PyTorch
-    does, which the official one does not). Beside them, "qscore_fast" holds the transform of the images,
-    which ``load_encoder`` takes from there.
+    Backbones, heads, queue and centre are under the keys of the system's official code (for SimCLR those
+    of its PyTorch form; for SimCLR and BYOL those of mmpretrain where the network pads as PyTorch does,
+    which the official one does not; those of solo-learn for what came from it and fits neither). Beside
+    them, "qscore_fast" holds the transform of the images, which ``load_encoder`` takes from there.
 
     Args:
         objective: what was trained.
@@ -66,14 +68,15 @@ def official_state(objective: Objective, encoder: Encoder, file_name: str = _FIL
         EncoderError: no layout of the system holds this network or these heads; the text says why.
     """
     reasons = []
-    for writer in WRITERS[objective.system]:
+    official = (partial(writer, objective) for writer in WRITERS[objective.system])
+    for write in (*official, partial(solo_learn, objective, encoder)):
         try:
-            content = writer(objective)
+            content = write()
             content["qscore_fast"] = {"preprocess": encoder.preprocess.to_json()}
             _read_back(content, objective, encoder, file_name)
             return content
         except EncoderError as error:
-            reasons.append(f"{writer.__name__}: {error}")
+            reasons.append(f"{write.func.__name__}: {error}")
     raise EncoderError(
         f"no checkpoint layout of {objective.system} holds what was trained from {encoder.name} "
         f"({'; '.join(reasons)}): the layouts take ResNets and ViTs under torchvision's and timm's names, "
@@ -113,7 +116,6 @@ def _expected(objective: Objective) -> Iterator[str]:
         ("projector", "online.projector"),
         ("predictor", "online.predictor"),
         ("ema_projector", "ema.projector"),
-        ("loss_norm", "loss_norm"),
     ):
         head = getattr(objective, module, None)
         if isinstance(head, nn.Module):

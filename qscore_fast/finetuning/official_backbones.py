@@ -1,10 +1,11 @@
-"""A ResNet's tensors under the names that SimCLR's PyTorch converter and BYOL's Haiku give them."""
+"""Backbones under names of their own: SimCLR's PyTorch form, BYOL's Haiku, and XCiT."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from qscore_fast.encoders.networks import infer_architecture, tensorflow_order
@@ -128,3 +129,18 @@ def _haiku_path(layer: str) -> str:
         kind, number = re.fullmatch(r"(conv|bn)(\d)", inner).groups()  # type: ignore[union-attr]
         name = f"{'conv' if kind == 'conv' else 'batchnorm'}_{int(number) - 1}"
     return f"block_group_{stage}/~/block_{index}/~/{name}"
+
+
+def xcit_backbone(state: State) -> dict[str, Tensor]:
+    """facebookresearch/xcit's names from timm's; any other state as it is."""
+    named: dict[str, Tensor] = {}
+    for name, value in state.items():
+        attention = re.fullmatch(r"(cls_attn_blocks\.\d+\.attn\.)([qkv])\.(weight|bias)", name)
+        if name.startswith("pos_embed."):
+            named[name.replace("pos_embed.", "pos_embeder.", 1)] = value
+        elif attention:
+            together = [state[f"{attention[1]}{letter}.{attention[3]}"] for letter in "qkv"]
+            named[f"{attention[1]}qkv.{attention[3]}"] = torch.cat(together)
+        else:
+            named[name] = value
+    return named

@@ -21,6 +21,7 @@ from qscore_fast.finetuning.official_backbones import (
     haiku_backbone,
     haiku_head,
     simclr_v2_backbone,
+    xcit_backbone,
 )
 
 Content = dict[str, Any]
@@ -41,6 +42,10 @@ def numbered(head: nn.Module, prefix: str) -> dict[str, Tensor]:
     places = {name: place for place, name in enumerate(dict(head.named_children()))}
     split = ((name.partition("."), value) for name, value in tensors(head).items())
     return {f"{prefix}{places[layer]}.{field}": value for (layer, _, field), value in split}
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
 
 
 def _fc(head: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -123,12 +128,12 @@ def dino(objective: DINO) -> Content:
         for layer in objective.ema_backbone.modules()
     )
     student = {
-        **tensors(objective.backbone, "module.backbone."),
+        **_under("module.backbone.", xcit_backbone(tensors(objective.backbone))),
         **_dino_head(objective.projector, objective.prototypes, "module.head."),
     }
     prefix = "module." if norms else ""
     teacher = {
-        **tensors(objective.ema_backbone, f"{prefix}backbone."),
+        **_under(f"{prefix}backbone.", xcit_backbone(tensors(objective.ema_backbone))),
         **_dino_head(objective.ema_projector, objective.ema_prototypes, f"{prefix}head."),
     }
     center = objective.center.detach().cpu()[None].clone()
