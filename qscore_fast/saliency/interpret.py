@@ -124,6 +124,8 @@ def interpret(
         )  # fmt: skip
         counts = _write_rows(store, units, salient, outcomes)
         if not counts["images_measured"]:
+            if not counts["images_failed"]:
+                store.clear()  # so that the same folder takes the right images
             raise _nothing(source, salient, counts, store.path)
         rows = pq.read_table(store.path / "interpretation.parquet")
         found = Interpretation(

@@ -62,7 +62,7 @@ class InterpretationStore:
             remove_leftovers(folder)
             remove_leftovers(folder / "parts")
             if overwrite:
-                store._clear()
+                store.clear()
             store._start(asked)
             yield store
         finally:
@@ -100,6 +100,21 @@ class InterpretationStore:
             ) from error
         return table.replace_schema_metadata(None), passed
 
+    def clear(self) -> None:
+        """Delete what an interpretation writes, and nothing else.
+
+        Raises:
+            StoreError: it cannot be deleted.
+        """
+        for path in [
+            *(self.path / "parts").glob("part-*.parquet"),
+            *(self.path / name for name in (*RESULT_FILES, ASKED)),
+        ]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"cannot delete {path}: {error.strerror or error}") from error
+
     def _part(self, index: int) -> Path:
         return self.path / "parts" / f"part-{index:06d}.parquet"
 
@@ -129,11 +144,3 @@ class InterpretationStore:
                 f"{self.path} holds an interpretation with other settings ({'; '.join(found)}): give another "
                 "folder (--out), or start over (--overwrite)"
             )
-
-    def _clear(self) -> None:
-        """Delete what an interpretation writes, and nothing else."""
-        for path in [
-            *(self.path / "parts").glob("part-*.parquet"),
-            *(self.path / name for name in (*RESULT_FILES, ASKED)),
-        ]:
-            path.unlink(missing_ok=True)

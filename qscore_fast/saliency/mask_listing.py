@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_mask_listing(path: Path) -> dict[int, dict[str, None]]:
         SourceError: missing or too large, a heading that is no feature, a cell that is no image's name,
             or a row with more cells than there are columns; the text names its line.
     """
-    reader = csv.reader(bounded_text(path, MAX_BYTES).splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(bounded_text(path, MAX_BYTES), newline=""), strict=True)
     listing: dict[int, dict[str, None]] = defaultdict(dict)
     try:
         columns = [_feature(path, heading) for heading in next(reader, [])]

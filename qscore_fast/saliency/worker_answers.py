@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections import defaultdict
@@ -95,7 +96,7 @@ class WorkerAnswers:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells of every row."""
-    reader = csv.DictReader(bounded_text(path, MAX_BYTES).splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(bounded_text(path, MAX_BYTES), newline=""), strict=True)
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:

@@ -321,6 +321,7 @@ def test_what_cannot_be_answered_is_said_before_the_work(planted, tmp_path: Path
     shutil.copy(next(planted.images.glob("*/*.JPEG")), stranger / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(SourceError, match=r"no image of .* such as n01440764_100\.JPEG"):
         measure(planted._replace(images=stranger), tmp_path / "out")
+    measure(planted, tmp_path / "out")  # the folder is free for the right images
     for wrong in (
         {"combine": "median"}, {"batch_size": 0}, {"workers": 0}, {"num_resamples": -1}, {"seed": -1},
         {"level": 1.0}, {"unit_size": True},

@@ -62,7 +62,7 @@ def write_listing(folder: Path, images: Mapping[int, Sequence[str]]) -> Path:
 def write_answers(
     path: Path, kinds: Mapping[str, Mapping[int, str]], numbers: Mapping[str, int]
 ) -> Path:
-    """Five answers a feature; the reasons hold what CSV has to quote."""
+    """Five answers a feature; the reasons hold what CSV has to quote, and what Python calls a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -70,9 +70,9 @@ def write_answers(
         for wnid, features in kinds.items():
             for rank, (feature, kind) in enumerate(features.items(), start=1):
                 for worker, answer in enumerate(VOTES[kind]):
-                    writer.writerow(
-                        [worker, wnid, numbers[wnid], feature, rank, answer, 4.0, 'it is "red", I\nthink']
-                    )  # fmt: skip
+                    reason = 'it is "red", I\nthink' if worker % 2 else "red\u2028and\x0bblue\x85"
+                    place = [worker, wnid, numbers[wnid], feature, rank]
+                    writer.writerow([*place, answer, 4.0, reason])
     return path
 
 
