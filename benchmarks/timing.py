@@ -19,7 +19,7 @@ WARM_ROUNDS = 2  # until caches, allocator and threads are as they will be
 SAMPLE_SECONDS = 1e-2  # a CPU sample repeats shorter calls until it lasts about this long
 SLOW_SECONDS = 1.0  # the first call of a slower implementation is a sample, not a warm-up
 SHORT_SECONDS = 0.1  # of a first call; a longer one is never repeated in a sample
-FLUSH_BYTES = 1 << 30
+FLUSH_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)

@@ -68,53 +68,11 @@ def row_stride(h: Tensor) -> int | None:
     return None if stride == features else stride
 
 
-# Compiled kernels by everything that Triton compiles anew for: its own look-up takes several times as long.
-_compiled: dict[tuple[Any, ...], Any] = {}
-
-
-_constants: dict[Any, tuple[bool, ...]] = {}
-
-
-def _constants_of(kernel: Any) -> tuple[bool, ...]:
-    """Which arguments of ``kernel`` it is compiled for, by value."""
-    found = _constants.get(kernel.fn)  # hashed by identity; the kernel itself by its source
-    if found is None:
-        found = _constants[kernel.fn] = tuple(p.is_constexpr for p in kernel.params)
-    return found
-
-
-def _compiled_for(argument: Any, is_constant: bool) -> Any:
-    """At least what Triton compiles anew for: type and alignment, None, and the kind of a number."""
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() % 16 == 0
-    if is_constant or argument is None:
-        return argument
-    if isinstance(argument, int):
-        return argument % 16 == 0, argument == 1, argument.bit_length() > 31
-    return type(argument)
-
-
 def launch(kernel: Any, programs: int, num_warps: int, *arguments: Any, **constants: Any) -> None:
-    """Launch ``kernel`` with that many programs on the device of its first argument.
-
-    ``arguments`` and after them ``constants`` are in the order of the kernel's own.
-    """
+    """Launch ``kernel`` with that many programs on the device of its first argument."""
     device = arguments[0].device
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            launch(kernel, programs, num_warps, *arguments, **constants)
-        return
-    fixed = tuple(constants.values())
-    key = None
-    if device.type == "cuda":  # otherwise it is interpreted
-        each = map(_compiled_for, arguments, _constants_of(kernel))
-        key = (kernel.fn, device.index, num_warps, fixed, *each)
-        compiled = _compiled.get(key)
-        if compiled is not None:
-            compiled[(programs, 1, 1)](*arguments, *fixed)
-            return
-    if kernel.arg_names[len(arguments) :] != list(constants):
-        raise TypeError(f"{kernel.__name__} takes {kernel.arg_names}, not {list(constants)} last")
-    compiled = kernel[(programs,)](*arguments, **constants, num_warps=num_warps)
-    if key is not None:
-        _compiled[key] = compiled
+            kernel[(programs,)](*arguments, **constants, num_warps=num_warps)
+    else:
+        kernel[(programs,)](*arguments, **constants, num_warps=num_warps)

@@ -82,7 +82,7 @@ def row_sum(values, row_ok):
     """The sum of each row of a tile; 0 for a row that does not exist.
 
     Selected, so that no compiler pass carries threads' partial sums from block to block in some kernels
-    and not in others: a row's sums are the same to the last bit wherever they are taken.
+    and not in others: with the same layout a row's sums are the same to the last bit.
     """
     return tl.where(row_ok, tl.sum(values, axis=1), 0.0)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import mmap
-import sys
-from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -23,6 +21,7 @@ from kernel_checks import (
     check_row_stats,
     check_sparse,
 )
+from poison import poison_allocations
 from torch import Tensor
 
 from qscore_fast import reference
@@ -32,7 +31,6 @@ kernels = ModuleType("of the backend under test")  # the fixture puts them here
 
 FEATURES = (1, 2, 3, 17, 127, 128, 129, 512, 1023, 2047, 2048, 4096, 16384, 40000)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-POISON = {torch.int32: -(2**30), torch.int64: -(2**60), torch.bool: True}
 
 every_shape = pytest.mark.parametrize(
     ("r", "dtype"),
@@ -48,21 +46,7 @@ sides = pytest.mark.parametrize("two_sided", [False, True], ids=["one_sided", "t
 
 @pytest.fixture(autouse=True)
 def poison(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every tensor that the kernels allocate hold NaN (or nonsense) until it is written."""
-
-    def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def wrapper(*args: object, **kwargs: object) -> Tensor:
-            tensor = allocate(*args, **kwargs)
-            caller = sys._getframe(1).f_globals["__name__"]
-            if caller.startswith(kernels.__name__):
-                tensor.fill_(POISON.get(tensor.dtype, float("nan")))
-            return tensor
-
-        return wrapper
-
-    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
-    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
-    monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))
+    poison_allocations(monkeypatch, lambda: kernels.__name__)
 
 
 def make_rows(r: int, dtype: torch.dtype, device: torch.device, rows: int | None = None) -> Tensor:
