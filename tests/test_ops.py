@@ -41,6 +41,7 @@ def arguments(name: str, h: Tensor) -> tuple[object, ...]:
         "highly_active": (h, 0.5),
         "activation_counts": (h, 0.5),
         "score_rows": (h, mask, 0.75, 0.5),
+        "score_maps": (h[..., None, None].expand(-1, -1, 2, 3), mask, 0.5, False, "mean", True),
         "sparse_fwd": (h, 0.5),
         "sparse_bwd": (value, stats, h, offsets, feature, value, stats),
         "q_score_loss_fwd": (h, mask, 0.5, 0.3, 0.2, True),
