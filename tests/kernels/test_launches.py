@@ -120,6 +120,14 @@ def test_everything_at_once_is_two_launches_and_one_wait(
     ]
 
 
+def test_maps_are_scored_in_three_launches(h: torch.Tensor, launches: Launches) -> None:
+    maps = h[:8].view(8, 128, 16)
+    with launches:
+        kernels.score_maps(maps, None, 2.0, False, "sum", False)
+    assert launches.kernels == ["_pool_maps_kernel", "_q_score_fwd_kernel", "_combine_maps_kernel"]
+    assert launches.operators == []
+
+
 def test_a_wait_would_be_seen(h: torch.Tensor, launches: Launches) -> None:
     with launches:
         h.sum().item()

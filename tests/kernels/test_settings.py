@@ -140,3 +140,27 @@ def test_settings_are_immutable() -> None:
     assert s == settings(1, 1, torch.float32, H100)
     with pytest.raises(AttributeError):
         s.block_m = 2
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("positions", [1, 15, 49, 196, 4096, 50000])
+@pytest.mark.parametrize("channels", [1, 17, 512, 2048, 16500])
+def test_tiles_of_feature_maps(channels: int, positions: int, channels_last: bool) -> None:
+    """Powers of two that fit registers, and cover short maps without a second step."""
+    for device, (_, warp_size, *_) in DEVICES.items():
+        s = module.map_settings(channels, positions, channels_last, capability(device))
+        sizes = (
+            s.pool_c,
+            s.pool_p,
+            s.pool_warps,
+            s.list_c,
+            s.combine_m,
+            s.combine_p,
+            s.combine_warps,
+        )
+        assert all(is_power_of_two(n) for n in sizes)
+        assert s.pool_c * s.pool_p <= 64 * 32 * s.pool_warps
+        assert s.combine_m * s.combine_p == 8 * 32 * 4
+        assert s.list_c <= 1024
+        assert s.combine_p >= min(positions, 256)
+        assert s.combine_warps * warp_size == 128
