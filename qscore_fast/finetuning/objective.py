@@ -68,7 +68,7 @@ class Objective(nn.Module, ABC):
         return self.backbone
 
     def check_batch(self, batch_size: int) -> None:
-        """Whether the objective can work with such batches; to be called before training.
+        """Whether the objective can work with such batches; called before training, in its process group.
 
         Args:
             batch_size: images of one forward pass in one process.

@@ -80,10 +80,11 @@ def objective_settings(system: str, values: Mapping[str, Any] | None = None) -> 
         raise SettingsError(
             f"the objective of {system} has no setting {unknown[0]!r}; it has {', '.join(names)}"
         )
-    try:
-        return kind(**(values or {}))
-    except TypeError as error:
-        raise SettingsError(f"the settings of {system} do not fit: {error}") from error
+    for field in fields(kind):
+        value = (values or {}).get(field.name, field.default)
+        if not _is_of(value, str(field.type)):
+            raise SettingsError(f"{field.name} of {system} must be {field.type}, got {value!r}")
+    return kind(**(values or {}))
 
 
 def build_objective(
@@ -132,6 +133,16 @@ def build_objective(
             f"it has {there or 'nothing'}: give the full training checkpoint, or allow fresh heads"
         )
     return built
+
+
+def _is_of(value: object, annotation: str) -> bool:
+    """Whether a value is of a type as the settings' classes write it: "int | None", "float", "bool"."""
+    kinds = [kind.strip() for kind in annotation.split("|")]
+    if value is None or isinstance(value, bool):
+        return ("None" if value is None else "bool") in kinds
+    return isinstance(value, int | float) and (
+        "float" in kinds or ("int" in kinds and isinstance(value, int))
+    )
 
 
 def _own(encoder: Encoder) -> str:

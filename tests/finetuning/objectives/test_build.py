@@ -194,8 +194,10 @@ def test_settings_that_make_no_sense(system: str) -> None:
             continue
         with pytest.raises(SettingsError, match=rf"{setting.name} must"):
             objective_settings(system, {setting.name: -1})
-        with pytest.raises(SettingsError):
-            objective_settings(system, {setting.name: "many"})
+        wrong = ["many", True, *([2.5] if "float" not in setting.type else [])]
+        for value in wrong:
+            with pytest.raises(SettingsError, match=f"{setting.name} of {system} must be"):
+                objective_settings(system, {setting.name: value})
 
 
 def test_a_network_without_an_official_layout_is_not_exported(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from qscore_fast.finetuning.objectives.shuffle_bn import shuffled
 from qscore_fast.finetuning.objectives.vicreg import vicreg_terms
 
 N = 8
-SETTINGS = {"swav": {"queue_length": 16, "queue_start_epoch": 0, "freeze_prototypes_steps": 0}}
-STEPS = 3
+SETTINGS = {"swav": {"queue_length": 8, "queue_start_epoch": 0, "freeze_prototypes_steps": 0}}
+STEPS = 2
 
 
 def trained(system: str, piece: slice) -> tuple[Objective, list[Tensor]]:
