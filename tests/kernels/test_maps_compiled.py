@@ -1,4 +1,4 @@
-"""The kernels of ``score_maps`` as compiled for NVIDIA and AMD GPUs; no GPU is needed to read machine code."""
+"""The kernels of ``score_maps`` as compiled for NVIDIA and AMD GPUs, read without one."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ def test_nothing_spills(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_multiprocessor_holds_a_thousand_threads_or_eight_tiles(kernel: str) -> None:
-    """So that enough of the maps is on its way: a warp of the pooling has a tile of 2048 in flight."""
+def test_enough_of_the_maps_is_on_its_way(kernel: str) -> None:
+    """A multiprocessor holds eight tiles of the pooling, or 512 threads of the combination, and more."""
     for m in of(kernel):
+        if not m["device"].startswith("sm_"):
+            continue
         c = capability(m["device"])
         resident = settings_module().resident_programs(
             m["threads"], m["registers"], m["shared"] + 1024, c
