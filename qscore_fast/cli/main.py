@@ -17,6 +17,7 @@ from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.evaluate_command import evaluate
 from qscore_fast.cli.finetune_command import export, finetune
+from qscore_fast.cli.heatmap_command import heatmap
 from qscore_fast.cli.helper_processes import HelperProcesses
 from qscore_fast.cli.interpret_command import interpret
 from qscore_fast.cli.knn_command import knn
@@ -281,6 +282,7 @@ _COMMANDS = {
     "interpret": interpret,
     "report": report,
     "serve": serve,
+    "heatmap": heatmap,
     "demo": _demo,
     "bench": _bench,
     "encoders inspect": inspect,

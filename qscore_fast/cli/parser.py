@@ -17,6 +17,7 @@ from qscore_fast.cli.encoder_options import (
 from qscore_fast.cli.encoders_parser import add_encoders_command
 from qscore_fast.cli.evaluate_command import evaluate_parser
 from qscore_fast.cli.finetune_command import add_finetune_command
+from qscore_fast.cli.heatmap_command import heatmap_parser
 from qscore_fast.cli.interpret_command import interpret_parser
 from qscore_fast.cli.knn_command import knn_parser
 from qscore_fast.cli.metrics_command import metrics_parser
@@ -80,6 +81,9 @@ exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more ba
         "serve", serve_parser(), help="show a run of any size in the browser, from this machine"
     )
     add_finetune_command(commands)
+    commands.add_subcommand(
+        "heatmap", heatmap_parser(), help="draw where in the images the features have fired"
+    )
     commands.add_subcommand("demo", _demo(), help="score bundled images and draw the result")
     add_encoders_command(commands)
     commands.add_subcommand("bench", _bench(), help="measure the kernels on this machine")
