@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from published import ROWS, Published
-from small_objectives import MULTI_CROP, sgd, train_step
+from small_objectives import MULTI_CROP, sgd, small_resnet_encoder, train_step
 from torch import Tensor
 
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
 from qscore_fast.encoders.containers import read_container
+from qscore_fast.errors import EncoderError
 from qscore_fast.finetuning.export import export, official_state
 from qscore_fast.finetuning.objective import Objective, StepPosition
 from qscore_fast.finetuning.objectives import build_objective, objective_settings
@@ -224,3 +225,20 @@ def test_xcit_keeps_its_own_names(tmp_path: Path, images: Tensor) -> None:
     backbone = {k.removeprefix("module.backbone."): v for k, v in found.items() if "backbone." in k}
     assert backbone == expected
     check_round_trip(given, objective, images, tmp_path / "trained.pth")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"preprocess": {"mode": "RGB"}}, {"preprocess": 3}, {"preprocess": {"resize": 10**9}}],
+)
+def test_a_transform_beside_the_keys_that_makes_no_sense(beside: object, tmp_path: Path) -> None:
+    encoder = small_resnet_encoder()
+    objective = build_objective("simsiam", encoder).objective
+    content = official_state(objective, encoder)
+    torch.save({**content, "qscore_fast": beside}, tmp_path / "a.pth")
+    with pytest.raises(
+        EncoderError, match=r"cannot load the checkpoint .*preprocess: needs the fields"
+    ):
+        qf.load_encoder(tmp_path / "a.pth")
+    torch.save({**content, "qscore_fast": "of another program"}, tmp_path / "b.pth")
+    assert qf.load_encoder(tmp_path / "b.pth").preprocess == IMAGENET
