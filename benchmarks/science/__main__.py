@@ -12,6 +12,7 @@ import torch
 
 from qscore_fast.encoders import load_encoder
 from qscore_fast.errors import QScoreError
+from qscore_fast.images import Source, open_source
 
 from ..environment import ROOT, describe
 from ..results import RESULTS, write
@@ -20,6 +21,7 @@ from .chain import SHARES, run_chain
 from .document import document
 from .estimate import estimate, lines
 from .imagenet import imagenet_sources
+from .listing import listing
 from .planted_result import planted_results
 from .steps import Steps
 
@@ -63,23 +65,28 @@ def run(options: argparse.Namespace) -> Path:
     """Run the experiment; the path of its results."""
     encoder = load_encoder(options.encoder, device=options.device)
     options.out.mkdir(parents=True, exist_ok=True)
-    sources: dict[str, Any]
+    sources: dict[str, Source]
     if options.imagenet is not None:
-        sources = dict(imagenet_sources(options.imagenet, options.classes))
+        sources = imagenet_sources(options.imagenet, options.classes)
         name = (
             "ImageNet-1K" if options.classes is None else f"ImageNet-1K, classes {options.classes}"
         )
-        sizes, classes = (1_281_167, 50_000), 1000
-        if options.classes is not None:
-            sizes, classes = (128_116, 5_000), 100
     else:
-        sources = dict(
-            fashion_mnist.class_folders(options.data, options.out / "images", options.limit)
-        )
-        name, classes = "Fashion-MNIST", 10
-        sizes = (options.limit or 60_000, options.limit or 10_000)
+        folders = fashion_mnist.class_folders(options.data, options.out / "images", options.limit)
+        sources = {split: open_source(folder) for split, folder in folders.items()}
+        name = "Fashion-MNIST"
+    listed = listing(sources["train"], sources["test"])
+    say(listed.line())
     num_probes = 1 + len(SHARES) * (5 + options.seeds)
-    for line in lines(estimate(encoder, *sizes, classes, num_probes, options.device)):
+    seconds = estimate(
+        encoder,
+        listed.num_train,
+        listed.num_test,
+        listed.num_classes,
+        num_probes,
+        options.device,
+    )
+    for line in lines(seconds):
         say(line)
     chain = run_chain(
         sources,

@@ -12,15 +12,22 @@ import torch
 from imagenet_tree import WNIDS, save_imagenet_tree
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
+from tars import write_tar
 
 import qscore_fast as qf
 from benchmarks.science.__main__ import main
+from benchmarks.science.chain import run_chain
 from benchmarks.science.claims import FAILS, HOLDS, OPEN, by_interval
 from benchmarks.science.fashion_mnist import class_folders
+from benchmarks.science.imagenet import imagenet_sources
+from benchmarks.science.listing import Listing, listing
 from benchmarks.science.planted import CLASS_SPECIFIC, RARE, UBIQUITOUS, planted_population
 from benchmarks.science.planted_result import planted_results
 from benchmarks.science.steps import Steps
+from qscore_fast.encoders import load_encoder
 from qscore_fast.errors import QScoreError, SourceError
+
+KIT = "ILSVRC2012_devkit_t12"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -98,6 +105,41 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_imagenet_tree(tmp_path_factory.mktemp("imagenet"), num_train=40, num_val=60)
 
 
+@pytest.fixture(scope="module")
+def tars(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as the two original tars beside the development kit."""
+    folder = tmp_path_factory.mktemp("tars")
+    outer = []
+    for wnid in sorted(WNIDS):
+        files = sorted((tree / "train" / wnid).iterdir())
+        inner = write_tar(folder / f"{wnid}.tar", *((f.name, f.read_bytes()) for f in files))
+        outer.append((inner.name, inner.read_bytes()))
+        inner.unlink()
+    write_tar(folder / "ILSVRC2012_img_train.tar", *outer)
+    files = sorted((tree / "val").iterdir())
+    write_tar(folder / "ILSVRC2012_img_val.tar", *((f.name, f.read_bytes()) for f in files))
+    (folder / KIT).symlink_to(tree / KIT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kaggle(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as Kaggle's tree, whose labels are in LOC_val_solution.csv."""
+    root = tmp_path_factory.mktemp("kaggle")
+    data = root / "ILSVRC" / "Data" / "CLS-LOC"
+    data.mkdir(parents=True)
+    for split in ("train", "val"):
+        (data / split).symlink_to(tree / split)
+    truth = (tree / KIT / "data" / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
+    rows = [
+        f"ILSVRC2012_val_{number:08d},{WNIDS[int(ilsvrc_id) - 1]} 1 1 2 2"
+        for number, ilsvrc_id in enumerate(truth, start=1)
+    ]
+    text = "\n".join(["ImageId,PredictionString", *rows])
+    (root / "LOC_val_solution.csv").write_text(text + "\n")
+    return root
+
+
 def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
     words = [
         "--imagenet", str(tree), "--encoder", str(checkpoint), "--out", str(tmp_path / "work"),
@@ -107,6 +149,7 @@ def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
     assert main(words) == 0
     said = capsys.readouterr().err
     assert said.index("estimated time") < said.index("scoring the train images")
+    assert "science: 120 training and 60 test images of 3 classes\n" in said
     (file,) = tmp_path.joinpath("results").rglob("science-*.json")
     chain = json.loads(file.read_text())["chain"]
     assert [chain["data"][split]["num_scored"] for split in ("train", "test")] == [120, 60]
@@ -132,9 +175,60 @@ def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
     assert json.loads(file.read_text())["chain"] == chain
 
 
-def test_classes_restrict_both_sides(tree, tmp_path):
-    from benchmarks.science.imagenet import imagenet_sources
+@pytest.fixture(scope="module")
+def small_chain(tree, checkpoint, tmp_path_factory):
+    """run_chain on the images of a layout, with a small curve."""
+    encoder = load_encoder(checkpoint, device="cpu")
 
+    def run(path: Path) -> dict:
+        place = tmp_path_factory.mktemp("chain")
+        return run_chain(
+            imagenet_sources(path), encoder, place, lambda _: None,
+            eps=3.0, num_resamples=20, shares=(0.5,), num_seeds=1,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def chain_of_tree(tree, small_chain):
+    return small_chain(tree)
+
+
+@pytest.mark.parametrize("layout", ["tars", "kaggle"])
+def test_the_chain_finds_the_same_in_every_layout(layout, request, small_chain, chain_of_tree):
+    chain = small_chain(request.getfixturevalue(layout))
+    assert chain["data"] == chain_of_tree["data"]
+    assert chain["probe"]["accuracy_by_class"] == chain_of_tree["probe"]["accuracy_by_class"]
+    for ours, theirs in zip(
+        chain["failure"]["scores"], chain_of_tree["failure"]["scores"], strict=True
+    ):
+        if ours["name"] != "shuffled":  # the images come in another order
+            value, expected = (row["estimates"]["auroc"]["value"] for row in (ours, theirs))
+            assert value == pytest.approx(expected, abs=0.01), ours["name"]
+    assert len(chain["compression"]["points"]) == 6
+
+
+def test_what_there_is_to_do_is_listed(tree, tars, kaggle, tmp_path):
+    names = tmp_path / "classes.txt"
+    names.write_text(f"{WNIDS[0]}\n{WNIDS[2]}\n")
+
+    def listed(path: Path, classes: Path | None = None) -> Listing:
+        sources = imagenet_sources(path, None if classes is None else str(classes))
+        return listing(sources["train"], sources["test"])
+
+    assert listed(tree) == listed(kaggle) == Listing(120, 60, 3, True)
+    assert listed(tree, names) == listed(kaggle, names) == Listing(80, 40, 2, True)
+    # The tar of tars has no list of its images: a class counts as ImageNet's mean.
+    assert listed(tars) == Listing(3844, 60, 3, False)
+    assert listed(tars, names).num_train == 2562
+    assert listed(tars, names).num_classes == 2
+    assert listed(tars).line() == (
+        "about 3,844 training and 60 test images of 3 classes (tars say how many only when they are read)"
+    )
+
+
+def test_classes_restrict_both_sides(tree, tmp_path):
     names = tmp_path / "classes.txt"
     names.write_text("".join(f"{wnid}\n" for wnid in WNIDS[:2]))
     sources = imagenet_sources(tree, str(names))
@@ -146,8 +240,6 @@ def test_classes_restrict_both_sides(tree, tmp_path):
 
 
 def test_what_is_no_imagenet_is_refused(tree, tmp_path):
-    from benchmarks.science.imagenet import imagenet_sources
-
     with pytest.raises(SourceError, match="holds neither"):
         imagenet_sources(tmp_path)
     for split in ("train", "val"):
