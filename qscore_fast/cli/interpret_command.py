@@ -40,6 +40,7 @@ written to OUT:
   interpretation.parquet  a row an image: the measures, whether it is correct, why a measure is undefined
   interpretation.json     every mean with its interval, differences, classes, settings
   interpretation.md       the tables; interpretation.svg: the paper's Fig. 6
+  examples.png            images with heat and masks, where it fits best and worst
   errors.parquet          sample_id, name, stage, error: images and masks that could not be used
   parts/, asked.json      what is done, and what was asked for""",
     )
@@ -115,6 +116,7 @@ written to OUT:
     )
     measures("--resamples", type=int, default=2000, help="of the bootstrap; 0 for no intervals")
     measures("--seed", type=int, default=0, help="of the bootstrap")
+    add("--examples", type=int, default=6, help="images to draw with their heat and masks")
     add("--batch-size", type=int, default=32, help="images a call of the encoder")
     add("--workers", type=int | None, help="decoding threads (default: one a core, at most 16)")
     add("--unit-size", type=int, default=1024, help="images a part: at most so many are redone")
@@ -179,6 +181,7 @@ def interpret(options: Namespace) -> None:
             decoder=options.decoder,
             num_resamples=options.resamples,
             seed=options.seed,
+            examples=options.examples,
             overwrite=options.overwrite,
             progress=progress,
         )

@@ -24,6 +24,7 @@ from qscore_fast.saliency.interpretation_parts import write_missing_parts
 from qscore_fast.saliency.interpretation_rows import part_schema, prefixes
 from qscore_fast.saliency.interpretation_store import InterpretationStore
 from qscore_fast.saliency.interpretation_summary import summarise
+from qscore_fast.saliency.mask_examples import choose_examples, save_examples
 from qscore_fast.saliency.masked_images import Passed
 from qscore_fast.saliency.measure_images import Explained
 from qscore_fast.saliency.overlap import OverlapSettings
@@ -71,6 +72,7 @@ def interpret(
     num_resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    examples: int = 6,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Interpretation:
@@ -95,6 +97,7 @@ def interpret(
         workers: decoding threads; by default one a core, at most 16.
         unit_size: images a part, where the source can choose: what is lost, at most, when it is killed.
         num_resamples, level, seed: of the intervals; 0 resamples for none.
+        examples: images to draw with their heat and masks, half of them where it fits best, half worst.
         overwrite: delete an interpretation that is in ``out``, instead of continuing it.
         progress: called with the state after every image.
 
@@ -103,7 +106,7 @@ def interpret(
         QScoreError: or one of its kinds, for anything that the caller can mend.
     """
     settings = settings or OverlapSettings()
-    _check(combine, batch_size, workers, unit_size, num_resamples, level, seed)
+    _check(combine, batch_size, workers, unit_size, num_resamples, level, seed, examples)
     source = open_source(source) if isinstance(source, str | os.PathLike) else source
     explained = [_explained(encoder, features)]
     if compared is not None:
@@ -122,7 +125,7 @@ def interpret(
             combine=combine, settings=settings, decoder=chosen_decoder, batch_size=batch_size,
             workers=workers or default_workers(), progress=progress,
         )  # fmt: skip
-        counts = _write_rows(store, units, salient, outcomes)
+        counts, rows_of_units = _write_rows(store, units, salient, outcomes)
         if not counts["images_measured"]:
             if not counts["images_failed"]:
                 store.clear()  # so that the same folder takes the right images
@@ -143,6 +146,12 @@ def interpret(
             num_resamples=num_resamples,
             level=level,
             seed=seed,
+        )  # fmt: skip
+        picture = store.path / "examples.png"
+        picture.unlink(missing_ok=True)
+        save_examples(
+            choose_examples(rows, rows_of_units, examples), source, salient, explained, found.encoders,
+            combine, chosen_decoder, picture,
         )  # fmt: skip
         found.write()
     return found
@@ -194,8 +203,12 @@ def _write_rows(
     units: Sequence[Unit],
     salient: SalientImageNet,
     outcomes: Sequence[CorrectnessByName | None],
-) -> dict[str, int]:
-    """The parts as interpretation.parquet and errors.parquet, one in memory at a time; what there was."""
+) -> tuple[dict[str, int], list[tuple[Unit, int]]]:
+    """The parts as interpretation.parquet and errors.parquet, one in memory at a time.
+
+    Returns:
+        What there was, and how many rows of interpretation.parquet each unit has.
+    """
     full = part_schema(len(outcomes))
     kept = [field for field in full if field.name not in ("stage", "error")]
     kept += [pa.field(f"{prefix}correct", pa.bool_()) for prefix in prefixes(len(outcomes))]
@@ -203,6 +216,7 @@ def _write_rows(
     measured = failed = 0
     passed = Passed()
     joined = [0] * len(outcomes)
+    rows_of_units: list[tuple[Unit, int]] = []
     example = ""
     with (
         replacing(store.path / "interpretation.parquet") as rows_file,
@@ -224,13 +238,14 @@ def _write_rows(
                 good = good.append_column(field, pa.array(found, pa.bool_()))
             rows_writer.write_table(good)
             errors_writer.write_table(wrong)
+            rows_of_units.append((unit, len(good)))
             measured += len(good)
             failed += len(wrong)
         if measured:
             for outcome, count in zip(outcomes, joined, strict=True):
                 if outcome is not None:
                     outcome.check_joined(count, example)
-    return {
+    counts = {
         "images_listed": len(salient),
         "images_measured": measured,
         "images_missing": len(salient) - measured - failed,
@@ -239,6 +254,7 @@ def _write_rows(
         "repeated": passed.repeated,
         "unreadable": passed.unreadable,
     }
+    return counts, rows_of_units
 
 
 def _correct_columns(
@@ -273,6 +289,7 @@ def _check(
     num_resamples: int,
     level: float,
     seed: int,
+    examples: int,
 ) -> None:
     if combine not in get_args(Combine):
         raise SettingsError(f"combine is {combine!r}; choose one of {', '.join(get_args(Combine))}")
@@ -282,6 +299,7 @@ def _check(
         ("unit_size", unit_size, 1),
         ("num_resamples", num_resamples, 0),
         ("seed", seed, 0),
+        ("examples", examples, 0),
     ):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise SettingsError(f"{name} must be a whole number, {least} or more; got {number!r}")

@@ -58,8 +58,12 @@ class Interpretation:
     @property
     def files(self) -> list[Path]:
         """What is in the folder."""
-        names = ("interpretation.parquet", "errors.parquet", "interpretation.json")
-        return [self.path / name for name in (*names, "interpretation.md", "interpretation.svg")]
+        names = [
+            *(f"interpretation.{kind}" for kind in ("parquet", "json", "md", "svg")),
+            "errors.parquet",
+            "examples.png",
+        ]
+        return [self.path / name for name in names if (self.path / name).exists()]
 
     def to_json(self) -> dict[str, Any]:
         """Every number, as plain JSON values."""

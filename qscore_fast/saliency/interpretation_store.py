@@ -27,6 +27,7 @@ RESULT_FILES = (
     "interpretation.svg",
     "interpretation.parquet",
     "errors.parquet",
+    "examples.png",
 )
 
 _PASSED = b"qscore.passed"

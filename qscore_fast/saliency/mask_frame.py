@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +17,7 @@ MASK_TRANSFORM = Preprocess(resize=RESIZE, crop=SIDE)
 
 
 def in_mask_frame(
-    maps: Tensor, preprocess: Preprocess, sizes: list[tuple[int, int]]
+    maps: Tensor, preprocess: Preprocess, sizes: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor]:
     """Heat maps at the pixels of the masks, bilinear with aligned pixel areas.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qscore_fast.errors import ImageError
 from qscore_fast.images import Decoder, Preprocess, Sample, Source, Unit, quiet_pillow
-from qscore_fast.saliency.published_name import published_name
+from qscore_fast.saliency.published_name import name_of
 from qscore_fast.saliency.salient_imagenet import SalientImageNet
 from qscore_fast.saliency.salient_masks import SalientMasks
 
@@ -80,10 +80,9 @@ class MaskedSamples:
         the others.
         """
         for sample in samples:
-            name = published_name(sample.file_name) or published_name(sample.sample_id)
-            place = None if name is None else self.salient.find(name)
+            place = self.salient.place_of(sample)
             if place is None:
-                unreadable = name is None and sample.error is not None
+                unreadable = sample.error is not None and name_of(sample) is None
                 passed.unreadable += unreadable
                 passed.others += not unreadable
             elif self.taken[place]:
@@ -113,7 +112,7 @@ def masked_images(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="qscore-masks")
 
     def load(sample: Sample, place: int) -> MaskedImage:
-        return _load(sample, place, samples.salient, transforms, decoder)
+        return load_masked_image(sample, place, samples.salient, transforms, decoder)
 
     def next_one() -> MaskedImage | Passed:
         first = waiting.popleft()
@@ -137,13 +136,14 @@ def masked_images(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load(
+def load_masked_image(
     sample: Sample,
     place: int,
     salient: SalientImageNet,
     transforms: Sequence[Preprocess],
     decoder: Decoder,
 ) -> MaskedImage:
+    """One sample with its masks, or why there is none; nothing is raised."""
     try:
         masks = salient.masks(place)
         images = {mode: decoder.decode(sample, mode) for mode in {t.mode for t in transforms}}

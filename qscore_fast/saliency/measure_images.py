@@ -12,8 +12,9 @@ from torch import Tensor
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import EncoderError
 from qscore_fast.features import DiscriminativeFeatures
+from qscore_fast.saliency.heat_maps import HeatMaps
 from qscore_fast.saliency.heatmaps import Combine, heatmaps
-from qscore_fast.saliency.interpretation_rows import PartRows
+from qscore_fast.saliency.interpretation_rows import KINDS, PartRows
 from qscore_fast.saliency.mask_frame import in_mask_frame
 from qscore_fast.saliency.masked_images import MaskedImage
 from qscore_fast.saliency.overlap import OverlapSettings, overlaps
@@ -40,33 +41,46 @@ def measure_images(
     Raises:
         EncoderError: out of memory, or the encoder does not take the images.
     """
-    core = _stacked([image.masks.core for image in images if image.masks is not None])
-    spurious = _stacked([image.masks.spurious for image in images if image.masks is not None])
-    sizes = [image.size for image in images]
+    core, spurious = (_stacked([getattr(image.masks, kind) for image in images]) for kind in KINDS)
     q_scores, counts, found_overlaps = [], [], []
     for number, explained in enumerate(encoders):
-        encoder = explained.encoder
-        pixels = torch.stack([image.pixels[number] for image in images]).to(encoder.device)
-        try:
-            found = heatmaps(
-                encoder,
-                encoder.preprocess.normalise(pixels),
-                explained.features,
-                combine,
-                batch_size=len(images),
-            )
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise EncoderError(
-                f"out of memory with {len(images)} images a batch on {encoder.device}: take a smaller "
-                "batch_size (--batch-size); the finished parts stay"
-            ) from error
-        # Float64 is not on every accelerator.
-        maps = found.maps if found.maps.is_cuda else found.maps.cpu()
-        heat, seen = in_mask_frame(maps, encoder.preprocess, sizes)
+        pixels = [image.pixels[number] for image in images]
+        found, heat, seen = heat_on_masks(
+            explained, pixels, [image.size for image in images], combine
+        )
         q_scores.append(found.q_score.float().cpu().numpy())
-        counts.append([len(own) for own in found.features])
+        counts.append(found.members.sum(1).tolist())
         found_overlaps.append(overlaps(heat, (core, spurious), settings, seen))
     rows.add(images, q_scores, counts, found_overlaps)
+
+
+def heat_on_masks(
+    explained: Explained,
+    pixels: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    combine: Combine,
+) -> tuple[HeatMaps, Tensor, Tensor]:
+    """The heat maps of a batch, and these in the frame of the masks, see :func:`in_mask_frame`.
+
+    Args:
+        pixels: of each image, uint8 (C, height, width) after the encoder's transform.
+        sizes: width and height before it.
+
+    Raises:
+        EncoderError: out of memory, or the encoder does not take the images.
+    """
+    encoder = explained.encoder
+    try:
+        images = encoder.preprocess.normalise(torch.stack(list(pixels)).to(encoder.device))
+        found = heatmaps(encoder, images, explained.features, combine, batch_size=len(images))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise EncoderError(
+            f"out of memory with {len(pixels)} images a batch on {encoder.device}: take a smaller "
+            "batch_size (--batch-size); the finished parts stay"
+        ) from error
+    # Float64 is not on every accelerator.
+    maps = found.maps if found.maps.is_cuda else found.maps.cpu()
+    return found, *in_mask_frame(maps, encoder.preprocess, sizes)
 
 
 def _stacked(masks: Sequence[np.ndarray | None]) -> Tensor:

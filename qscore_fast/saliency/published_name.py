@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from qscore_fast.images import Sample
+
 NAME = re.compile(r"n[0-9]{8}_[0-9]{1,10}")
 """An image of ImageNet's training set, without extension: n01440764_10026."""
 
@@ -18,3 +20,8 @@ def published_name(text: str | None) -> str | None:
     """
     match = _FILE.fullmatch(text or "")
     return None if match is None else match[1]
+
+
+def name_of(sample: Sample) -> str | None:
+    """That of a sample, by its file's name where the source knows one, otherwise by its id."""
+    return published_name(sample.file_name) or published_name(sample.sample_id)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from qscore_fast.errors import SourceError
+from qscore_fast.images import Sample
 from qscore_fast.saliency.mask_listing import read_mask_listing
+from qscore_fast.saliency.published_name import name_of
 from qscore_fast.saliency.salient_masks import SalientMasks, union_of_masks
 from qscore_fast.saliency.wordnet_dict import read_wordnet_dict
 from qscore_fast.saliency.worker_answers import WNID, WorkerAnswers
@@ -83,6 +85,11 @@ class SalientImageNet:
         if place < len(self._names) and self._names[place] == wanted:
             return place
         return None
+
+    def place_of(self, sample: Sample) -> int | None:
+        """The place of a sample's image, by its name in whichever copy of ImageNet; None without a mask."""
+        name = name_of(sample)
+        return None if name is None else self.find(name)
 
     def name(self, place: int) -> str:
         """The published name of the image there."""
