@@ -5,16 +5,21 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cc kernels/cpu/*.h)
 
-.PHONY: demo test bench gpu lint clean
+.PHONY: demo test browser bench gpu lint clean
 
 demo: $(STAMP)
 	$(BIN)/qscore demo
 
-test: $(STAMP)
+test: $(STAMP) browser
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Debian's Chromium, in which the tests open reports; they say so where it is missing.
+browser:
+	command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || true
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benchmarks/micro --benchmark-max-time=0.1 --benchmark-columns=median,iqr,rounds

@@ -47,8 +47,10 @@ class SourceImages:
             self._kind = "given"
         self._follow_links = follow_links
         self._options = dict(options or {})
-        max_pixels = store.record.asked["decoder"].get("max_pixels", DEFAULT_MAX_PIXELS)
-        self._decoder = PillowDecoder(max_pixels)
+        asked = store.record.asked["decoder"]
+        self._decoder = PillowDecoder(
+            asked.get("max_pixels", DEFAULT_MAX_PIXELS), bool(asked.get("exif_rotation"))
+        )
         self._opened: tuple[Source, Sequence[Unit]] | None = None
         self._reason: str | None = None
 

@@ -64,8 +64,7 @@ def make_app(
         offset: Annotated[int, Given(ge=0, le=2**53)] = 0,
         limit: Annotated[int, Given(ge=1, le=MOST_IMAGES)] = 60,
     ) -> dict[str, Any]:
-        name = index.labels[label] if label is not None and index.labels else None
-        query = Query(sort, descending, name, least, most, search)
+        query = Query(sort, descending, label, least, most, search)
         found = index.page(query, offset, limit)
         return {"total": index.count(query), "images": [_entry(index, row) for row in found]}
 
@@ -100,7 +99,7 @@ def _entry(index: ScoreIndex, row: dict[str, Any]) -> dict[str, Any]:
     q = row["q_score"]
     return {
         "id": row["sample_id"],
-        "label": row["label"],
+        "label": row["name"],
         "row": row["row"],
         "q": q if math.isfinite(q) else None,
         "below": row["place"] / max(index.num_rows, 1),

@@ -20,14 +20,16 @@
       frame.append(element("span", "none", image.missing || "no picture"));
       return;
     }
-    const tiny = image.size && Math.max(...image.size) <= 64;
     for (const [source, css] of [[image.picture, ""], [mapOf(image, feature), "map"]]) {
       if (!source) continue;
-      const img = element("img", `${css}${tiny ? " tiny" : ""}`.trim());
+      const img = element("img", css);
       img.src = source;
       img.alt = css ? "" : altOf(image);
       img.decoding = "async";
       img.loading = "lazy";
+      img.addEventListener("load", () => {
+        img.classList.toggle("tiny", Math.max(img.naturalWidth, img.naturalHeight) <= 64);
+      });
       img.addEventListener("error", () => frame.replaceChildren(element("span", "none", "no picture")));
       frame.append(img);
     }
