@@ -18,7 +18,7 @@ test: $(STAMP) browser
 
 # Debian's Chromium, in which the tests open reports; they say so where it is missing.
 browser:
-	command -v chromium chromium-browser google-chrome >/dev/null || \
+	for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || true
 
 bench: $(STAMP)
