@@ -139,6 +139,7 @@ def _score(options: Namespace) -> None:
                 embeddings=options.embeddings,
                 two_sided=options.two_sided or None,
                 decoder=options.decoder,
+                exif_rotation=options.exif_rotation,
                 max_pixels=options.max_pixels,
                 device=options.device,
                 ray_address=options.ray_address,

@@ -149,10 +149,15 @@ written to OUT:
     )
     add(
         "--decoder",
-        type=Literal["auto", "pillow", "torchcodec"],
+        type=Literal["auto", "pillow", "torchcodec", "nvjpeg"],
         default="auto",
         help="what decodes the images; a run continues only with the same (auto is pillow; torchcodec needs "
-        "the extra of that name)",
+        "the extra of that name; nvjpeg decodes and resizes JPEGs on the encoder's GPU)",
+    )
+    add(
+        "--exif-rotation",
+        action="store_true",
+        help="turn images as their EXIF says (published encoders were trained and evaluated without)",
     )
     add(
         "--max-pixels",

@@ -4,6 +4,7 @@ from qscore_fast.images.decode import DEFAULT_MAX_PIXELS, decode_bytes, decode_i
 from qscore_fast.images.decoders import (
     Decoder,
     DecoderName,
+    NvJpegDecoder,
     PillowDecoder,
     TorchCodecDecoder,
     choose_decoder,
@@ -26,6 +27,7 @@ __all__ = [
     "Decoder",
     "DecoderName",
     "FolderSource",
+    "NvJpegDecoder",
     "PillowDecoder",
     "Preprocess",
     "Sample",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, WebPImagePlugin
+from PIL import ExifTags, Image, UnidentifiedImageError, WebPImagePlugin
 
 from qscore_fast.errors import ImageError
 
@@ -35,6 +35,18 @@ _DAMAGE = (
     TypeError,
     struct.error,
 )
+
+
+# By the value of EXIF's Orientation (JEITA CP-3451, table 5); 1 is upright.
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @contextmanager
@@ -87,15 +99,31 @@ def decode_file(
     mode: Literal["RGB", "L"],
     max_pixels: int,
     faster: Callable[[Image.Image, BinaryIO], Image.Image | None] | None = None,
+    exif_rotation: bool = False,
 ) -> Image.Image:
     """Check the header of an open file, then decode it.
 
     Args:
         faster: called with the checked header and the file; the decoded image, or None to leave it
             to Pillow.
+        exif_rotation: turn and mirror the image as its EXIF says.
 
     Raises:
         ImageError: not a known format, damaged, truncated or too large.
+    """
+    with checked_header(file, max_pixels) as image:
+        turn = exif_turn(image) if exif_rotation else None
+        decoded = faster(image, file) if faster is not None else None
+        decoded = _convert(image if decoded is None else decoded, mode)
+        return decoded if turn is None else decoded.transpose(turn)
+
+
+@contextmanager
+def checked_header(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """An open file as a Pillow image that is not decoded yet, of a known format and size.
+
+    Raises:
+        ImageError: it is none, or what is done with it in the block shows that it is damaged.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -106,8 +134,7 @@ def decode_file(
                 raise ImageError(
                     f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
                 )
-            decoded = faster(image, file) if faster is not None else None
-            return _convert(image if decoded is None else decoded, mode)
+            yield image
     except UnidentifiedImageError:
         raise ImageError("not an image of a known format, or its header is damaged") from None
     except Image.DecompressionBombError as error:
@@ -116,6 +143,14 @@ def decode_file(
         raise ImageError("not enough memory to decode it") from None
     except _DAMAGE as error:
         raise ImageError(f"damaged or truncated: {error}") from error
+
+
+def exif_turn(image: Image.Image) -> Image.Transpose | None:
+    """How an image must be turned or mirrored as its EXIF says; None where not at all, or unreadable."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return None
 
 
 def opened_file(path: str | bytes | os.PathLike[str]) -> BinaryIO:

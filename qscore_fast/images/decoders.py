@@ -1,4 +1,4 @@
-"""Which library turns samples into images: TorchCodec or Pillow."""
+"""Which library turns samples into images: Pillow, TorchCodec or nvJPEG."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from PIL import Image
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.images import nvjpeg
 from qscore_fast.images.decode import (
     DEFAULT_MAX_PIXELS,
+    checked_header,
     decode_file,
+    exif_turn,
     opened_bytes,
     opened_file,
 )
+from qscore_fast.images.nvjpeg import EncodedJpeg
 from qscore_fast.images.sources.source import MAX_IMAGE_BYTES, Sample
 
-DecoderName = Literal["auto", "pillow", "torchcodec"]
+DecoderName = Literal["auto", "pillow", "torchcodec", "nvjpeg"]
 
 
 class Decoder(Protocol):
@@ -40,7 +44,7 @@ class Decoder(Protocol):
     def version(self) -> str: ...
 
     def decode(self, sample: Sample, mode: Literal["RGB", "L"]) -> Image.Image:
-        """The image of a sample in the encoder's mode, as it is stored: EXIF rotation is not applied.
+        """The image of a sample in the encoder's mode; as it is stored, unless ``exif_rotation``.
 
         Raises:
             ImageError: the sample's own error, or no regular file, not a known format, damaged,
@@ -59,9 +63,11 @@ class PillowDecoder:
 
     Attributes:
         max_pixels: width x height above which an image is refused from its header alone.
+        exif_rotation: turn and mirror images as their EXIF says.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
+    exif_rotation: bool = False
 
     @property
     def name(self) -> str:
@@ -73,10 +79,10 @@ class PillowDecoder:
 
     def decode(self, sample: Sample, mode: Literal["RGB", "L"]) -> Image.Image:
         with opened_sample(sample) as file:
-            return decode_file(file, mode, self.max_pixels)
+            return decode_file(file, mode, self.max_pixels, exif_rotation=self.exif_rotation)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "max_pixels": self.max_pixels}
+        return {"name": self.name, **_limits(self)}
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,11 @@ class TorchCodecDecoder:
 
     Attributes:
         max_pixels: width x height above which an image is refused from its header alone.
+        exif_rotation: turn and mirror images as their EXIF says.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
+    exif_rotation: bool = False
 
     @property
     def name(self) -> str:
@@ -102,13 +110,77 @@ class TorchCodecDecoder:
 
     def decode(self, sample: Sample, mode: Literal["RGB", "L"]) -> Image.Image:
         with opened_sample(sample) as file:
-            return decode_file(file, mode, self.max_pixels, _torchcodec_jpeg)
+            return decode_file(file, mode, self.max_pixels, _torchcodec_jpeg, self.exif_rotation)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "max_pixels": self.max_pixels}
+        return {"name": self.name, "version": self.version, **_limits(self)}
 
 
-def choose_decoder(name: DecoderName = "auto", max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoder:
+@dataclass(frozen=True)
+class NvJpegDecoder:
+    """RGB and grey JPEGs left for the encoder's GPU to decode in batches, everything else through Pillow.
+
+    Attributes:
+        max_pixels: width x height above which an image is refused from its header alone.
+        exif_rotation: turn and mirror images as their EXIF says; Pillow decodes those that need it.
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    exif_rotation: bool = False
+
+    @property
+    def name(self) -> str:
+        return "nvjpeg"
+
+    @property
+    def version(self) -> str:
+        return nvjpeg.library()[0]
+
+    def decode(self, sample: Sample, mode: Literal["RGB", "L"]) -> Image.Image:
+        """As Pillow does: one image by itself."""
+        return PillowDecoder(self.max_pixels, self.exif_rotation).decode(sample, mode)
+
+    def decode_or_postpone(
+        self, sample: Sample, mode: Literal["RGB", "L"]
+    ) -> Image.Image | EncodedJpeg:
+        """The image, or the JPEG file for :func:`~qscore_fast.images.nvjpeg.decode_jpegs`.
+
+        Raises:
+            ImageError: as ``decode``; what is wrong behind a JPEG's header shows only on the GPU.
+        """
+        with opened_sample(sample) as file:
+            with checked_header(file, self.max_pixels) as header:
+                if self._on_gpu(header, mode):
+                    width, height = header.size
+                    file.seek(0)
+                    content = _without_exif(file.read(), header)
+                    return EncodedJpeg(content, height, width, mode)
+            file.seek(0)
+            return decode_file(file, mode, self.max_pixels, exif_rotation=self.exif_rotation)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, **_limits(self)}
+
+    def _on_gpu(self, header: Image.Image, mode: str) -> bool:
+        if header.format != "JPEG" or header.width * header.height > nvjpeg.MOST_PIXELS:
+            return False
+        # Colour becomes grey in Pillow, whose weights differ from libjpeg's.
+        if header.mode != "L" and (header.mode, mode) != ("RGB", "RGB"):
+            return False
+        return not self.exif_rotation or exif_turn(header) is None
+
+
+def _limits(decoder: PillowDecoder | TorchCodecDecoder | NvJpegDecoder) -> dict[str, Any]:
+    # The rotation is left out where there is none: the record of a run stays what it was without it.
+    turned = {"exif_rotation": True} if decoder.exif_rotation else {}
+    return {"max_pixels": decoder.max_pixels, **turned}
+
+
+def choose_decoder(
+    name: DecoderName = "auto",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    exif_rotation: bool = False,
+) -> Decoder:
     """The decoder of this name; "auto" is Pillow.
 
     On the CPU both end in libjpeg-turbo with the same pixels, and the way from TorchCodec's tensor to
@@ -117,12 +189,14 @@ def choose_decoder(name: DecoderName = "auto", max_pixels: int = DEFAULT_MAX_PIX
     Raises:
         SettingsError: no such decoder, ``max_pixels`` below 1, or TorchCodec does not import.
     """
-    if name not in ("auto", "pillow", "torchcodec"):
-        raise SettingsError(f"decoder must be auto, pillow or torchcodec, got {name!r}")
+    if name not in ("auto", "pillow", "torchcodec", "nvjpeg"):
+        raise SettingsError(f"decoder must be auto, pillow, torchcodec or nvjpeg, got {name!r}")
     if max_pixels < 1:
         raise SettingsError(f"max_pixels must be at least 1, got {max_pixels}")
+    if name == "nvjpeg":
+        return NvJpegDecoder(max_pixels, exif_rotation)
     if name != "torchcodec":
-        return PillowDecoder(max_pixels)
+        return PillowDecoder(max_pixels, exif_rotation)
     try:
         _decode_jpeg()
     # The wheel's libraries may not load with this torch: OSError or RuntimeError, not ImportError.
@@ -132,7 +206,7 @@ def choose_decoder(name: DecoderName = "auto", max_pixels: int = DEFAULT_MAX_PIX
             f"decoder torchcodec cannot be imported with torch {torch.__version__} ({reason}): run  "
             f'pip install "qscore-fast[torchcodec]"  with a build that matches torch, or choose pillow'
         ) from error
-    return TorchCodecDecoder(max_pixels)
+    return TorchCodecDecoder(max_pixels, exif_rotation)
 
 
 def opened_sample(sample: Sample) -> BinaryIO:

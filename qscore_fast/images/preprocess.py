@@ -89,21 +89,25 @@ class Preprocess:
         assert size is not None
         return size if isinstance(size, tuple) else (size, size)
 
-    def pixels(self, image: Image.Image) -> Tensor:
+    def pixels(self, image: Image.Image | Tensor) -> Tensor:
         """Resize and crop: an image in ``mode`` to uint8 (C, height, width).
+
+        Args:
+            image: a Pillow image; or uint8 (C, height, width) on any device, which PyTorch resizes,
+                bilinear or bicubic, with values that may be off by one from Pillow's.
 
         Raises:
             ImageError: the resized image would be too large (an extreme aspect ratio).
         """
         if self.crop_fraction is not None:
-            image = F.crop(image, *self.fraction_box(image.height, image.width))
+            image = F.crop(image, *self.fraction_box(*_height_width(image)))
         if self.resize is not None:
-            self._check_resized(image)
+            self._check_resized(*_height_width(image))
             size = list(self.resize) if isinstance(self.resize, tuple) else [self.resize]
             image = F.resize(image, size, InterpolationMode(self.interpolation))
         if self.crop is not None:
             image = F.center_crop(image, list(self.output_size))
-        return F.pil_to_tensor(image)
+        return image if isinstance(image, Tensor) else F.pil_to_tensor(image)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (..., C, height, width) to float32 of the same shape, on the same device."""
@@ -187,15 +191,20 @@ class Preprocess:
         box_width = max(1, round(self.crop_fraction * limit_width))
         return (height - box_height + 1) // 2, (width - box_width + 1) // 2, box_height, box_width
 
-    def _check_resized(self, image: Image.Image) -> None:
+    def _check_resized(self, height: int, width: int) -> None:
         if isinstance(self.resize, tuple) or self.resize is None:
             return
-        short, long = sorted(image.size)
+        short, long = sorted((height, width))
         if self.resize * self.resize * long // short > MAX_RESIZED_PIXELS:
             raise ImageError(
-                f"{image.width} x {image.height} pixels: too long and thin to bring the short side "
+                f"{width} x {height} pixels: too long and thin to bring the short side "
                 f"to {self.resize}"
             )
+
+
+def _height_width(image: Image.Image | Tensor) -> tuple[int, int]:
+    _, height, width = F.get_dimensions(image)
+    return height, width
 
 
 def _size(name: str, value: Any) -> Size:

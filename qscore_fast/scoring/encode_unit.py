@@ -11,11 +11,38 @@ import torch
 from torch import Tensor
 
 from qscore_fast.encoders import Encoder
-from qscore_fast.errors import EncoderError, ImageError
+from qscore_fast.errors import EncoderError, ImageError, SettingsError
 from qscore_fast.functional import sparse_activations
-from qscore_fast.images import Source
+from qscore_fast.images import Decoder, NvJpegDecoder, Source
+from qscore_fast.images.nvjpeg import INTERPOLATIONS, EncodedJpeg, decode_jpegs
 from qscore_fast.scoring.part import NON_FINITE, OK, UNDECODABLE, PartRows
 from qscore_fast.scoring.prefetch import Decoded
+
+
+def check_decoder(
+    decoder: Decoder, encoder: Encoder, device: torch.device | str | None = None
+) -> None:
+    """See that a decoder of the GPU has one, and does what the encoder's images need.
+
+    Args:
+        device: where the encoder will be; by default where it is.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if not isinstance(decoder, NvJpegDecoder):
+        return
+    kind = torch.device(device or encoder.device).type
+    if kind != "cuda":
+        raise SettingsError(
+            f"decoder nvjpeg decodes on the encoder's GPU, and {encoder.name} is on {kind}: take a CUDA "
+            "device, or decoder pillow"
+        )
+    if encoder.preprocess.interpolation not in INTERPOLATIONS:
+        raise SettingsError(
+            f"decoder nvjpeg resizes {' or '.join(INTERPOLATIONS)}, and {encoder.name} takes "
+            f"{encoder.preprocess.interpolation}: take decoder pillow"
+        )
 
 
 class UnitEncoder:
@@ -56,7 +83,7 @@ class UnitEncoder:
         """
         rows = _Rows(self.encoder.num_features, self.keep_embeddings)
         seconds: dict[str, float] = defaultdict(float)
-        batch: list[tuple[int, Tensor]] = []
+        batch: list[tuple[int, Tensor | EncodedJpeg]] = []
         unreported = failed = 0
         while True:
             start = time.perf_counter()
@@ -83,15 +110,18 @@ class UnitEncoder:
         return rows.finish(), dict(seconds)
 
     def _encode_batch(
-        self, batch: list[tuple[int, Tensor]], rows: _Rows, seconds: dict[str, float]
+        self,
+        batch: list[tuple[int, Tensor | EncodedJpeg]],
+        rows: _Rows,
+        seconds: dict[str, float],
     ) -> int:
-        """Encode, keep what is finite, and say how many images are not."""
+        """Encode, keep what is finite, and say how many images failed."""
         start = time.perf_counter()
-        pixels = torch.stack([image for _, image in batch])
-        if self.encoder.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        pixels = pixels.to(self.encoder.device, non_blocking=True)
         try:
+            encoded_rows, pixels = self._pixels(batch, rows)
+            decoded = time.perf_counter()
+            if not encoded_rows:
+                return len(batch)
             h = self.encoder(self.encoder.preprocess.normalise(pixels))
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise EncoderError(
@@ -105,7 +135,7 @@ class UnitEncoder:
         # The standard deviation of a single feature is undefined; that makes the image no failure.
         finite = (columns[:, 0] + columns[:, 2] + columns[:, 3]).isfinite()
         rows.add(
-            [row for row, _ in batch],
+            encoded_rows,
             finite.numpy(),
             columns.numpy(),
             offsets.diff().numpy(),
@@ -113,9 +143,39 @@ class UnitEncoder:
             value.float().numpy(),
             h.to(torch.float16).cpu().numpy() if self.keep_embeddings else None,
         )
-        seconds["encode"] += encoded - start
+        seconds["transfer"] += decoded - start
+        seconds["encode"] += encoded - decoded
         seconds["activations"] += time.perf_counter() - encoded
-        return int((~finite).sum())
+        return len(batch) - int(finite.sum())
+
+    def _pixels(
+        self, batch: list[tuple[int, Tensor | EncodedJpeg]], rows: _Rows
+    ) -> tuple[list[int], Tensor]:
+        """Rows and uint8 (B, C, height, width) on the device, without the JPEGs that turn out damaged."""
+        device = self.encoder.device
+        good: list[tuple[int, Tensor]] = []
+        jpegs: list[tuple[int, EncodedJpeg]] = []
+        for row, image in batch:
+            if isinstance(image, EncodedJpeg):
+                jpegs.append((row, image))
+            else:
+                good.append((row, image))
+        if not jpegs:
+            pixels = torch.stack([image for _, image in good])
+            if device.type == "cuda":
+                pixels = pixels.pin_memory()
+            return [row for row, _ in good], pixels.to(device, non_blocking=True)
+        results = decode_jpegs([jpeg for _, jpeg in jpegs], self.encoder.preprocess, device)
+        good = [(row, image.to(device, non_blocking=True)) for row, image in good]
+        for (row, _), result in zip(jpegs, results, strict=True):
+            if isinstance(result, ImageError):
+                rows.fail(row, UNDECODABLE, result.stage, str(result))
+            else:
+                good.append((row, result))
+        good.sort(key=lambda pair: pair[0])
+        empty = torch.empty(0, dtype=torch.uint8, device=device)
+        stacked = torch.stack([image for _, image in good]) if good else empty
+        return [row for row, _ in good], stacked
 
 
 class _Rows:

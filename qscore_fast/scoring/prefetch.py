@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from qscore_fast.errors import ImageError
-from qscore_fast.images import Decoder, Preprocess, Sample, Source, Unit, quiet_pillow
+from qscore_fast.images import (
+    Decoder,
+    NvJpegDecoder,
+    Preprocess,
+    Sample,
+    Source,
+    Unit,
+    quiet_pillow,
+)
+from qscore_fast.images.nvjpeg import EncodedJpeg
 
 MOST_WORKERS = 16
 """Decoding threads that are taken where nobody says how many; one a core, up to this."""
@@ -20,13 +29,13 @@ MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class Decoded:
-    """A sample's name, and its pixels, uint8 (C, height, width), or why there are none; and how long
-    that took.
+    """A sample's name, and its pixels, uint8 (C, height, width), a JPEG that the GPU decodes, or why there
+    is neither; and how long that took.
     """
 
     sample_id: str
     label: str | None
-    image: Tensor | ImageError
+    image: Tensor | EncodedJpeg | ImageError
     seconds: float
 
 
@@ -79,8 +88,13 @@ def decoded_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pixels(sample: Sample, preprocess: Preprocess, decoder: Decoder) -> Tensor | ImageError:
+def _pixels(
+    sample: Sample, preprocess: Preprocess, decoder: Decoder
+) -> Tensor | EncodedJpeg | ImageError:
     try:
+        if isinstance(decoder, NvJpegDecoder):
+            image = decoder.decode_or_postpone(sample, preprocess.mode)
+            return image if isinstance(image, EncodedJpeg) else preprocess.pixels(image)
         return preprocess.pixels(decoder.decode(sample, preprocess.mode))
     except ImageError as error:
         return error

@@ -15,7 +15,7 @@ from qscore_fast.encoders import Encoder
 from qscore_fast.errors import ImageError, SettingsError, SourceError
 from qscore_fast.images import Decoder, Source, Unit
 from qscore_fast.images.decoders import opened_sample
-from qscore_fast.scoring.encode_unit import UnitEncoder
+from qscore_fast.scoring.encode_unit import UnitEncoder, check_decoder
 from qscore_fast.scoring.engine import EncodedUnit
 from qscore_fast.scoring.local_engine import backend_on, images_ahead
 from qscore_fast.scoring.prefetch import decoded_ahead
@@ -138,6 +138,7 @@ class EncodingActor:
             job.two_sided,
             job.keep_embeddings,
         )
+        check_decoder(job.decoder, unit_encoder.encoder)
         return unit_encoder, job.decoder
 
 

@@ -17,7 +17,7 @@ from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.images import DEFAULT_MAX_PIXELS, DecoderName, Source, choose_decoder, open_source
-from qscore_fast.scoring.encode_unit import UnitEncoder
+from qscore_fast.scoring.encode_unit import UnitEncoder, check_decoder
 from qscore_fast.scoring.engine import Engine, Progress, check_error_rate, encode_missing
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
 from qscore_fast.scoring.local_engine import LocalEngine
@@ -46,6 +46,7 @@ def score(
     embeddings: Literal["none", "npy", "parquet"] = "none",
     decoder: DecoderName = "auto",
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    exif_rotation: bool = False,
     device: torch.device | str | None = None,
     shard_index: int | None = None,
     num_shards: int | None = None,
@@ -87,8 +88,11 @@ def score(
             otherwise False.
         embeddings: "npy" keeps the representations as float16 beside the parts, "parquet" in the folder
             ``embeddings``, with their sample ids.
-        decoder: "pillow", "torchcodec", or "auto", see ``choose_decoder``; part of the run's record.
+        decoder: "pillow", "torchcodec", "nvjpeg" (on the encoder's GPU), or "auto", see
+            ``choose_decoder``; part of the run's record.
         max_pixels: images of more pixels are recorded as errors from their header alone.
+        exif_rotation: turn and mirror images as their EXIF says. The recipes of all published encoders
+            leave them as they are stored.
         device: for the encoder and the kernels; see ``load_encoder``. With engine="ray" "cuda" or "cpu"
             of the nodes; by default their GPUs, if there are any.
         shard_index, num_shards: do units ``shard_index``, ``shard_index + num_shards``, ... alone, for
@@ -128,7 +132,7 @@ def score(
     if max_error_rate is not None and not 0 <= max_error_rate <= 1:
         raise SettingsError(f"max_error_rate must be from 0 to 1, got {max_error_rate}")
 
-    chosen_decoder = choose_decoder(decoder, max_pixels)
+    chosen_decoder = choose_decoder(decoder, max_pixels, exif_rotation)
     if isinstance(source, str | os.PathLike):
         source = open_source(source)
     units = source.units(unit_size)
@@ -136,6 +140,7 @@ def score(
         encoder = load_encoder(encoder, device="cpu" if engine == "ray" else device)
     elif device is not None and engine != "ray":
         encoder = encoder.to(device)
+    check_decoder(chosen_decoder, encoder, None if engine == "local" else device or "cuda")
     if features is not None:
         features = load_features(features, encoder.fingerprint, encoder.num_features)
         if two_sided not in (None, features.two_sided):

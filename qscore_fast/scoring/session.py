@@ -19,9 +19,9 @@ class Session:
         images_done: images that went through now, scored or not.
         images_by_others: images that other processes did meanwhile.
         seconds: from the first image to the last part, wall clock.
-        seconds_by_stage: decode (the sum over the workers), encode (transfer and encoder), activations
-            (kernels), write (a thread of its own), and of the main thread wait_for_decoding (of a cluster:
-            the sum over the actors) and wait_for_writing.
+        seconds_by_stage: decode (the sum over the workers), transfer (to the device, and with nvJPEG the
+            decoding there), encode, activations (kernels), write (a thread of its own), and of the main
+            thread wait_for_decoding (of a cluster: the sum over the actors) and wait_for_writing.
     """
 
     device: str
@@ -45,7 +45,7 @@ class Session:
     @property
     def images_per_second_by_stage(self) -> dict[str, float]:
         """What each stage could do alone at the speed that it had in this run: decode, encode
-        (encoder and kernels), write; empty where nothing was done.
+        (transfer, encoder and kernels), write; empty where nothing was done.
         """
         return stage_rates(self.images_done, self.seconds_by_stage, self.workers, self.encoders)
 
@@ -73,7 +73,8 @@ def stage_rates(
         return {}
     by_stage = {
         "decode": seconds.get("decode", 0.0) / workers,
-        "encode": (seconds.get("encode", 0.0) + seconds.get("activations", 0.0)) / encoders,
+        "encode": sum(seconds.get(s, 0.0) for s in ("transfer", "encode", "activations"))
+        / encoders,
         "write": seconds.get("write", 0.0),
     }
     return {stage: num_images / taken for stage, taken in by_stage.items() if taken}

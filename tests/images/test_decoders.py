@@ -152,6 +152,20 @@ def test_exif_rotation_is_not_applied(name: str, orientation: int) -> None:
     assert np.array_equal(pixels, as_meant) == (orientation in (1, 99))
 
 
+@pytest.mark.parametrize("name", [*BOTH, "nvjpeg"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_rotation_is_applied_where_asked_for(name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = jpeg(photo(40, 30), exif=exif)
+    assert turned.content is not None
+    with Image.open(io.BytesIO(turned.content)) as opened:
+        as_meant = np.asarray(ImageOps.exif_transpose(opened))
+    decoder = choose_decoder(name, exif_rotation=True)
+    np.testing.assert_array_equal(outcome(decoder, turned), as_meant)
+    assert decoder.to_json()["exif_rotation"] is True
+
+
 @needs_torchcodec
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_damaged_exif_does_not_turn_the_image(count: int) -> None:
@@ -162,6 +176,9 @@ def test_damaged_exif_does_not_turn_the_image(count: int) -> None:
     expected = outcome(choose_decoder("pillow"), Sample("a", content=plain))
     pixels = outcome(choose_decoder("torchcodec"), Sample("a", content=content))
     np.testing.assert_array_equal(pixels, expected)
+    if count == 0:  # with any values the field can be read
+        turning = choose_decoder("pillow", exif_rotation=True)
+        np.testing.assert_array_equal(outcome(turning, Sample("a", content=content)), expected)
 
 
 @pytest.mark.parametrize("name", BOTH)
