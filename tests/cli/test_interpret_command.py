@@ -64,7 +64,8 @@ def test_every_option_reaches_the_measurement(
         "--compare-encoder", tree / "tuned.pth", "--compare-features", tree / "tuned.npz",
         "--correct", tree / "probe.parquet", "--combine", "max", "--heat-threshold", "0.25",
         "--mask-threshold", "0.75", "--hard-masks", "--pointing-tolerance", "3", "--salient-compat",
-        "--resamples", "50", "--seed", "3", "--batch-size", "3", "--unit-size", "3", "--json",
+        "--resamples", "50", "--seed", "3", "--examples", "0", "--batch-size", "3",
+        "--unit-size", "3", "--json",
     ]  # fmt: skip
     assert main(command(tree, tmp_path / "a", *more)) == 0
     printed = capsys.readouterr()
@@ -74,7 +75,8 @@ def test_every_option_reaches_the_measurement(
     same = interpret(
         tree / "train", base, SalientImageNet(tree, compat=True), tree / "base.npz", tmp_path / "b",
         compared=Compared(tuned, tree / "tuned.npz"), correct=tree / "probe.parquet", combine="max",
-        settings=OverlapSettings(0.25, 0.75, True, 3), num_resamples=50, seed=3, batch_size=3, unit_size=3,
+        settings=OverlapSettings(0.25, 0.75, True, 3), num_resamples=50, seed=3, examples=0, batch_size=3,
+        unit_size=3,
     )  # fmt: skip
     assert content["means"] == json.loads(json.dumps(same.to_json()["means"]))
     assert (tmp_path / "a" / "asked.json").read_text() == (

@@ -43,7 +43,7 @@ def found(planted, tmp_path_factory: pytest.TempPathFactory) -> Interpretation: 
     return interpret(
         planted.images, BASE.encoder, SalientImageNet(planted.salient), BASE.features, folder / "out",
         compared=Compared(TUNED.encoder, TUNED.features),
-        correct=outcomes(planted, folder / "probe.csv"), batch_size=3, num_resamples=500,
+        correct=outcomes(planted, folder / "probe.csv"), batch_size=3, num_resamples=500, examples=0,
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_the_tables_for_people(found: Interpretation) -> None:
 def measure(tree, out: Path, **settings):  # type: ignore[no-untyped-def]
     return interpret(
         tree.images, BASE.encoder, SalientImageNet(tree.salient), BASE.features, out,
-        **{"num_resamples": 0, **settings},
+        **{"num_resamples": 0, "examples": 0, **settings},
     )  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def test_an_image_without_a_discriminative_feature_has_no_measure_and_says_so(
     blind = planted_encoder(red=180, blue=300, name="blind")
     found = interpret(
         planted.images, blind.encoder, SalientImageNet(planted.salient), blind.features, tmp_path,
-        num_resamples=200,
+        num_resamples=200, examples=0,
     )  # fmt: skip
     frame = rows(tmp_path).set_index("name")
     for image in planted.planted:
@@ -280,7 +280,7 @@ def test_another_crop_than_that_of_the_masks_is_brought_to_their_frame(
     other = planted_encoder(red=180, blue=180, name="other", preprocess=preprocess)
     interpret(
         planted.images, other.encoder, SalientImageNet(planted.salient), other.features, tmp_path,
-        num_resamples=0,
+        num_resamples=0, examples=0,
     )  # fmt: skip
     frame = rows(tmp_path).set_index("name")
     for image in planted.planted:
@@ -306,7 +306,7 @@ def test_the_frame_of_the_same_crop_is_interpolate_itself() -> None:
 def test_compat_makes_the_masks_larger_than_their_patches(planted, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     found = interpret(
         planted.images, BASE.encoder, SalientImageNet(planted.salient, compat=True), BASE.features,
-        tmp_path, num_resamples=0,
+        tmp_path, num_resamples=0, examples=0,
     )  # fmt: skip
     plain = measure(planted, tmp_path / "plain")
     key = (0, "all", "core", "soft_iou")

@@ -28,7 +28,8 @@ def measured(
 ) -> tuple[Interpretation, pd.DataFrame]:
     """The run, and what it says of each image, by its published name."""
     found = interpret(
-        source, SEER.encoder, SalientImageNet(tree.salient), SEER.features, out, num_resamples=0, **settings
+        source, SEER.encoder, SalientImageNet(tree.salient), SEER.features, out,
+        num_resamples=0, examples=0, **settings,
     )  # fmt: skip
     frame = pq.read_table(out / "interpretation.parquet").to_pandas()
     return found, frame.set_index("name").sort_index().drop(columns=["sample_id", "label"])
