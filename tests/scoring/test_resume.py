@@ -273,7 +273,7 @@ def test_timings_and_counts_of_a_part(tmp_path: Path, folder: Path, encoder: Enc
     notes = json.loads((tmp_path / "parts" / "part-000001.json").read_text())
     assert (notes["unit"], notes["num_images"], notes["num_scored"]) == (1, 20, 20)
     assert set(notes["seconds"]) == {
-        "wait_for_decoding", "decode", "encode", "activations",
+        "wait_for_decoding", "decode", "transfer", "encode", "activations",
     }  # fmt: skip
     assert notes["bottleneck"] == min(
         notes["images_per_second"], key=lambda stage: notes["images_per_second"][stage]
