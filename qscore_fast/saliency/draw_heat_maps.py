@@ -107,16 +107,16 @@ def draw_heat_maps(
         for first in range(0, min(len(shown), SHEET_IMAGES), across)
     ]
     what = (
-        f"features {', '.join(map(str, indices))}"
+        f"Features {', '.join(map(str, indices))}"
         if indices
-        else "each image's own features in L and D"
+        else "Each image's own features in L and D"
     )
     names = " and ".join(one.name for one, _ in encoders)
     sheet = save_sheet(
         folder / "sheet.png",
         rows,
         f"Heat maps of {plain(names, 60)}",
-        f"{what.capitalize()}, combined by {combine}. {SCALED}",
+        f"{what}, combined by {combine}. {SCALED}",
     )
     return _written(
         folder, sheet, [image for drawn in each for image in drawn], picked.errors, files

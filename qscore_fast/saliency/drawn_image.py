@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from qscore_fast.encoders import Encoder
-from qscore_fast.saliency.chosen_features import Features
+from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.saliency.heat_map_sheet import Panel, plain
 from qscore_fast.saliency.heatmaps import Combine, heatmaps
 from qscore_fast.saliency.overlay import overlay
 
 CANVAS = 128  # pixels to which the sides of a smaller image are brought on a sheet
-LISTED = 4  # features that a title names
+LISTED = 3  # features that a title names
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,8 @@ class DrawnImage:
         sample_id: its name.
         image: at its own resolution.
         heat: (h, w) at the resolution of the layer.
-        q_score: of it.
+        q_score: of it under its D; None where given features are shown.
+        total: the sum of h over the features that the map shows.
         features: those that the map shows.
         note: why there is nothing to see, or empty.
         encoder: whose preprocessing says where the crop lies.
@@ -38,7 +40,8 @@ class DrawnImage:
     sample_id: str
     image: Image.Image
     heat: Tensor
-    q_score: float
+    q_score: float | None
+    total: float
     features: list[int]
     note: str
     encoder: Encoder
@@ -59,19 +62,23 @@ class DrawnImage:
 
     @property
     def title(self) -> str:
-        """The score and the first features, or the note."""
+        """The score, or the sum of h, and the first features; or the note."""
         if self.note:
             return plain(self.note.partition(":")[0], 30)
         named = ", ".join(map(str, self.features[:LISTED]))
         more = f" +{len(self.features) - LISTED}" if len(self.features) > LISTED else ""
-        return f"Q {self.q_score:.3f}  [{named}{more}]"
+        value = f"h {self.total:.2f}" if self.q_score is None else f"Q {self.q_score:.3f}"
+        return f"{value}  [{named}{more}]"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; a score that is not finite is null."""
         return {
             "sample_id": self.sample_id,
             "encoder": self.encoder.name,
-            "q_score": self.q_score if np.isfinite(self.q_score) else None,
+            "q_score": self.q_score
+            if self.q_score is not None and np.isfinite(self.q_score)
+            else None,
+            "sum_of_features": self.total if np.isfinite(self.total) else None,
             "features": self.features,
             "note": self.note,
         }
@@ -89,7 +96,7 @@ class DrawnImage:
 def draw_images(
     encoder: Encoder,
     images: dict[str, Image.Image],
-    features: Features,
+    features: DiscriminativeFeatures | list[int] | None,
     *,
     combine: Combine = "sum",
     layer: str | None = None,
@@ -102,17 +109,19 @@ def draw_images(
         encoder, list(images.values()), features, combine,
         layer=layer, two_sided=two_sided, batch_size=batch_size,
     )  # fmt: skip
-    maps, scores = found.maps.cpu(), found.q_score.tolist()
+    maps, given = found.maps.cpu(), isinstance(features, list)
+    totals = torch.where(found.members, found.h, 0).sum(1).tolist()
     return [
         DrawnImage(
-            name,
-            image,
-            maps[i],
-            scores[i],
-            found.features[i].tolist(),
-            found.notes[i],
-            encoder,
-            colour_map,
+            sample_id=name,
+            image=image,
+            heat=maps[i],
+            q_score=None if given else found.q_score[i].item(),
+            total=totals[i],
+            features=found.features[i].tolist(),
+            note=found.notes[i],
+            encoder=encoder,
+            colour_map=colour_map,
         )
         for i, (name, image) in enumerate(images.items())
     ]

@@ -47,7 +47,7 @@ def save_sheet(
     columns = max(len(row.panels) for row in rows)
     width = max(6.5, 0.6 + columns * PANEL_INCHES)
     lines = textwrap.wrap(caption, int(width * 13))
-    top = 0.75 + 0.19 * len(lines)
+    top = 0.6 + 0.19 * len(lines)
     heights = [PANEL_INCHES + (0.36 if row.heading else 0.1) for row in rows]
     height = top + sum(heights) + 0.1
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -64,7 +64,7 @@ def save_sheet(
     for row, row_height in zip(rows, heights, strict=True):
         if row.heading:
             figure.text(
-                0.3 / width, (y - 0.2) / height, plain(row.heading, 110), fontsize=10,
+                0.3 / width, (y - 0.33) / height, plain(row.heading, 110), fontsize=10,
                 weight="bold", color=INK, parse_math=False,
             )  # fmt: skip
         y -= row_height

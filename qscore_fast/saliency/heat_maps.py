@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 NO_FEATURE = "no feature to show: L and D share none"
+NO_HEAT = "no heat: the features shown are nowhere above 0"
 NOT_FINITE = "the activations hold NaN or Inf"
 
 Method = Literal["exact", "gradient"]
@@ -50,10 +51,11 @@ class HeatMaps:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """Of each image what there is to note about its map; empty where there is nothing."""
-        finite, some = (~self.q_score.isnan()).tolist(), self.members.any(1).tolist()
+        finite, some = ~self.q_score.isnan(), self.members.any(1)
+        heat = (self.maps.flatten(1) > 0).any(1)
         return tuple(
-            NOT_FINITE if not ok else "" if shown else NO_FEATURE
-            for ok, shown in zip(finite, some, strict=True)
+            NOT_FINITE if not ok else NO_FEATURE if not shown else "" if warm else NO_HEAT
+            for ok, shown, warm in torch.stack([finite, some, heat], 1).tolist()
         )
 
     def __len__(self) -> int:
