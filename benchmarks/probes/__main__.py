@@ -11,8 +11,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         small = _cut(features.fashion_mnist(options.data, device), rows)
     else:
         small = features.synthetic(rows, 512, 10)
-    wide = features.synthetic((50_000 if on_gpu else 20_000) // part, 2048, 100)
+    wide_rows, width = (50_000 if on_gpu else 20_000) // part, 256 if options.quick else 2048
+    wide = features.synthetic(wide_rows, width, 100)
     cases: list[tuple[str, Callable[..., dict[str, Any]], tuple[Any, ...]]] = []
     for problem in (small, wide):
         cases.append(("logistic", logistic.measure, (problem, device, rounds)))
@@ -135,7 +136,11 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _has(module: str) -> bool:
-    return find_spec(module) is not None
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def _version(name: str) -> str | None:
