@@ -80,8 +80,8 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     for sizes in _searches(on_gpu, options.imagenet, part):
         once = 1 if sizes[0] > 10**6 else rounds
         cases.append(("knn", neighbours.measure, (*sizes, device, once, _has("faiss"))))
-    for samples in (10_000 // part, 50_000 // part):
-        cases.append(("failure", failure.measure, (samples, 4, 1)))
+    for samples, scores in ((10_000 // part, 4), (50_000 // part, 1)):
+        cases.append(("failure", failure.measure, (samples, scores, 1)))
     for problem in (small, wide):
         cases.append(("measures", measures.measure, (problem, device, rounds)))
     found: dict[str, list[dict[str, Any]]] = {}
@@ -95,7 +95,9 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         found.setdefault(section, []).append(row)
         print(f"{section}: {_line(row)}", flush=True)
     if "knn" in found and not _has("faiss"):
-        found["knn"].append({"left_out": "FAISS: faiss is not installed"})
+        row = {"left_out": "FAISS: faiss is not installed"}
+        found["knn"].append(row)
+        print(f"knn: {_line(row)}", flush=True)
     return found
 
 
