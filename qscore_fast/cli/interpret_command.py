@@ -146,10 +146,6 @@ def interpret(options: Namespace) -> None:
         raise SettingsError("--compare-encoder and --compare-features go together: give both")
     if second[0] is None and options.compare_correct is not None:
         raise SettingsError("--compare-correct is of a second encoder: give --compare-encoder, too")
-    if options.compare_correct is not None and options.correct is None:
-        raise SettingsError(
-            "--compare-correct goes with --correct, the first encoder's: give it, too"
-        )
     settings = OverlapSettings(
         options.heat_threshold,
         options.mask_threshold,

@@ -16,27 +16,28 @@ from qscore_fast.allocator import freed_memory_kept
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError, SourceError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.images import Decoder, DecoderName, Source, Unit, choose_decoder, open_source
+from qscore_fast.images import Decoder, DecoderName, Source, choose_decoder, open_source
 from qscore_fast.saliency.correctness_by_name import CorrectnessByName
 from qscore_fast.saliency.heatmaps import Combine
 from qscore_fast.saliency.interpretation import Interpretation
 from qscore_fast.saliency.interpretation_parts import write_missing_parts
-from qscore_fast.saliency.interpretation_rows import part_schema, prefixes
+from qscore_fast.saliency.interpretation_rows import prefixes
 from qscore_fast.saliency.interpretation_store import InterpretationStore
 from qscore_fast.saliency.interpretation_summary import summarise
+from qscore_fast.saliency.interpretation_table import write_rows
 from qscore_fast.saliency.mask_examples import choose_examples, save_examples
-from qscore_fast.saliency.masked_images import Passed
 from qscore_fast.saliency.measure_images import Explained
 from qscore_fast.saliency.overlap import OverlapSettings
 from qscore_fast.saliency.salient_imagenet import SalientImageNet
 from qscore_fast.scoring import Progress
-from qscore_fast.scoring.atomic import replacing
 from qscore_fast.scoring.finalise import load_features
 from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.scores_table import features_hash
 
 Features = DiscriminativeFeatures | str | os.PathLike[str]
 Outcomes = str | os.PathLike[str] | None
+
+MOST_EXAMPLES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,10 @@ def interpret(
     explained = [_explained(encoder, features)]
     if compared is not None:
         explained.append(_explained(compared.encoder, compared.features))
+    if compared is not None and compared.correct is not None and correct is None:
+        raise SettingsError(
+            "outcomes of the second encoder (--compare-correct) but none of the first: give --correct, too"
+        )
     # Read now: a wrong file should show before the hours, not after.
     outcomes = [None if correct is None else CorrectnessByName(correct)]
     if compared is not None:
@@ -125,7 +130,7 @@ def interpret(
             combine=combine, settings=settings, decoder=chosen_decoder, batch_size=batch_size,
             workers=workers or default_workers(), progress=progress,
         )  # fmt: skip
-        counts, rows_of_units = _write_rows(store, units, salient, outcomes)
+        counts, rows_of_units = write_rows(store, units, salient, outcomes)
         if not counts["images_measured"]:
             if not counts["images_failed"]:
                 store.clear()  # so that the same folder takes the right images
@@ -198,65 +203,6 @@ def _asked(
     }
 
 
-def _write_rows(
-    store: InterpretationStore,
-    units: Sequence[Unit],
-    salient: SalientImageNet,
-    outcomes: Sequence[CorrectnessByName | None],
-) -> tuple[dict[str, int], list[tuple[Unit, int]]]:
-    """The parts as interpretation.parquet and errors.parquet, one in memory at a time.
-
-    Returns:
-        What there was, and how many rows of interpretation.parquet each unit has.
-    """
-    full = part_schema(len(outcomes))
-    kept = [field for field in full if field.name not in ("stage", "error")]
-    kept += [pa.field(f"{prefix}correct", pa.bool_()) for prefix in prefixes(len(outcomes))]
-    bad = pa.schema([full.field(name) for name in ("sample_id", "name", "stage", "error")])
-    measured = failed = 0
-    passed = Passed()
-    joined = [0] * len(outcomes)
-    rows_of_units: list[tuple[Unit, int]] = []
-    example = ""
-    with (
-        replacing(store.path / "interpretation.parquet") as rows_file,
-        replacing(store.path / "errors.parquet") as errors_file,
-        pq.ParquetWriter(rows_file, pa.schema(kept), compression="zstd") as rows_writer,
-        pq.ParquetWriter(errors_file, bad, compression="zstd") as errors_writer,
-    ):
-        for unit in units:
-            table, unit_passed = store.read_part(unit.index)
-            passed += unit_passed
-            good = table.filter(table["error"].is_null()).drop_columns(["stage", "error"])
-            wrong = table.filter(table["error"].is_valid()).select(bad.names)
-            ids, names = good["sample_id"].to_pylist(), good["name"].to_pylist()
-            example = example or next(iter(ids), "")
-            for number, outcome in enumerate(outcomes):
-                found = [None] * len(ids) if outcome is None else outcome.outcomes(ids, names)
-                joined[number] += sum(value is not None for value in found)
-                field = pa.schema(kept).field(f"{prefixes(len(outcomes))[number]}correct")
-                good = good.append_column(field, pa.array(found, pa.bool_()))
-            rows_writer.write_table(good)
-            errors_writer.write_table(wrong)
-            rows_of_units.append((unit, len(good)))
-            measured += len(good)
-            failed += len(wrong)
-        if measured:
-            for outcome, count in zip(outcomes, joined, strict=True):
-                if outcome is not None:
-                    outcome.check_joined(count, example)
-    counts = {
-        "images_listed": len(salient),
-        "images_measured": measured,
-        "images_missing": len(salient) - measured - failed,
-        "images_failed": failed,
-        "others": passed.others,
-        "repeated": passed.repeated,
-        "unreadable": passed.unreadable,
-    }
-    return counts, rows_of_units
-
-
 def _correct_columns(
     rows: pa.Table, outcomes: Sequence[CorrectnessByName | None]
 ) -> list[np.ndarray | None]:
@@ -303,6 +249,8 @@ def _check(
     ):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise SettingsError(f"{name} must be a whole number, {least} or more; got {number!r}")
+    if examples > MOST_EXAMPLES:
+        raise SettingsError(f"examples = {examples}: at most {MOST_EXAMPLES} fit into a picture")
     if not 0 < level < 1:
         raise SettingsError(
             f"level = {level:g}: give the share that an interval holds, between 0 and 1"

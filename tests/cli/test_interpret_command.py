@@ -119,13 +119,17 @@ def test_what_is_wrong_is_said_in_one_line(
     assert words in message and "Traceback" not in message
 
 
-def test_folders_that_are_not_what_they_should_be(
+def test_what_does_not_go_together(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = command(tree, tmp_path / "out")
     words[words.index("--salient") + 1] = str(tree / "train")
     assert main(words) == 2
     assert "give the unpacked salient_imagenet_dataset" in capsys.readouterr().err
+    second = ["--compare-encoder", tree / "tuned.pth", "--compare-features", tree / "tuned.npz"]
+    more = [*second, "--compare-correct", tree / "probe.parquet"]
+    assert main(command(tree, tmp_path / "out", *more)) == 2
+    assert "give --correct, too" in capsys.readouterr().err
     words = command(tree, tmp_path / "out")
     words[words.index("--features") + 1] = str(tree / "tuned.npz")
     assert main(words) == 2

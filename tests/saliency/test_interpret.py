@@ -324,7 +324,7 @@ def test_what_cannot_be_answered_is_said_before_the_work(planted, tmp_path: Path
     measure(planted, tmp_path / "out")  # the folder is free for the right images
     for wrong in (
         {"combine": "median"}, {"batch_size": 0}, {"workers": 0}, {"num_resamples": -1}, {"seed": -1},
-        {"level": 1.0}, {"unit_size": True},
+        {"level": 1.0}, {"examples": 101}, {"unit_size": True},
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=next(iter(wrong))):
             measure(planted, tmp_path / "no", **wrong)
