@@ -4,6 +4,7 @@ Real JPEG files of ImageNet's usual size, cut from scikit-learn's photographs. E
 of its own; the contenders take turns, and the median over the rounds counts. ``of the slower stage`` is the
 pipeline's rate over min(decoding alone, encoding alone); where both need the same cores no pipeline can reach
 1, and ``of the shared cores`` is the rate over 1 / (1/decoding + 1/encoding), which counts the cores once.
+With ``--device cuda`` a ResNet-50 in bfloat16 is fed by every decoder in turn.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from torch import nn
 import qscore_fast as qf
 from qscore_fast.allocator import freed_memory_kept
 from qscore_fast.encoders import Encoder
+from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.functional import sparse_activations
-from qscore_fast.images import Preprocess, choose_decoder, open_source
+from qscore_fast.images import Preprocess, Subset, choose_decoder, open_source
+from qscore_fast.images.nvjpeg import EncodedJpeg, decode_jpegs
+from qscore_fast.scoring.local_engine import images_ahead
 from qscore_fast.scoring.prefetch import decoded_ahead, default_workers
 
 from . import plain_script
@@ -49,11 +53,19 @@ class Tiny(nn.Module):
         return nn.functional.adaptive_avg_pool2d(images.relu(), 4).flatten(1)
 
 
-def encoder_of(kind: str) -> Encoder:
-    """``resnet50`` under the ImageNet recipe; the same for images that are small already; ``tiny``."""
+def encoder_of(kind: str, device: str = "cpu") -> Encoder:
+    """``resnet50`` under the ImageNet recipe, on a GPU in bfloat16; or ``tiny``."""
     if kind == "tiny":
-        return qf.load_encoder(Tiny(), device="cpu")
-    return qf.load_encoder(plain_script.resnet50(), device="cpu", preprocess=Preprocess())
+        return qf.load_encoder(Tiny(), device=device)
+    encoder = qf.load_encoder(plain_script.resnet50(), device=device, preprocess=Preprocess())
+    if device == "cpu":
+        return encoder
+    return encoder.optimised("bfloat16", channels_last=True, fold_batch_norm=True)
+
+
+def batch_size(device: str) -> int:
+    """Images a call of the encoder."""
+    return 64 if device == "cpu" else 256
 
 
 def save_images(folder: Path, count: int, size: tuple[int, int]) -> None:
@@ -85,37 +97,68 @@ def linked(folder: Path, target: Path, count: int) -> Path:
     return target
 
 
-def decode_only(folder: Path, kind: str) -> float:
+def decode_only(folder: Path, kind: str, device: str = "cpu", decoder: str = "pillow") -> float:
     """Images a second through decoding and transform, as many threads as ``score`` takes."""
     source, preprocess = open_source(folder), encoder_of(kind).preprocess
-    decoder = choose_decoder("auto", 2**28)
-    workers = default_workers()
+    workers, size = default_workers(), batch_size(device)
+    if decoder == "nvjpeg":  # the GPU's context and nvJPEG's own start are not the pipeline's
+        warm = next(iter(open_source(folder).read(source.units(1024)[0])))
+        postponed = choose_decoder("nvjpeg", 2**28).decode_or_postpone(warm, "RGB")
+        decode_jpegs([postponed], preprocess, torch.device(device))
     start = time.perf_counter()
     images = decoded_ahead(
-        source, source.units(1024), preprocess, decoder=decoder, workers=workers, ahead=128
+        source,
+        source.units(1024),
+        preprocess,
+        decoder=choose_decoder(decoder, 2**28),
+        workers=workers,
+        ahead=images_ahead(size, workers),
     )
-    count = sum(image is not None for image in images)
+    count, waiting = 0, []
+    for image in images:
+        if image is not None:
+            count += 1
+            if isinstance(image.image, EncodedJpeg):
+                waiting.append(image.image)
+        if len(waiting) == size or (image is None and waiting):
+            decode_jpegs(waiting, preprocess, torch.device(device))
+            waiting = []
+    if device != "cpu":
+        torch.cuda.synchronize()
     return count / (time.perf_counter() - start)
 
 
-def encode_only(count: int, kind: str) -> float:
+def encode_only(count: int, kind: str, device: str = "cpu") -> float:
     """Images a second through encoder and kernels, from memory."""
-    encoder = encoder_of(kind)
-    pixels = torch.randint(0, 256, (64, 3, 224, 224), dtype=torch.uint8)
-    batches = max(1, count // 64)
+    encoder, size = encoder_of(kind, device), batch_size(device)
+    pixels = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
+    batches = max(1, count // size)
+
+    def encoded() -> None:
+        images = encoder.preprocess.normalise(pixels.to(device))
+        for column in sparse_activations(encoder(images), 2.0):
+            column.cpu()
+
     with freed_memory_kept():
-        sparse_activations(encoder(encoder.preprocess.normalise(pixels)), 2.0)
+        encoded()
         start = time.perf_counter()
         for _ in range(batches):
-            sparse_activations(encoder(encoder.preprocess.normalise(pixels)), 2.0)
-        return 64 * batches / (time.perf_counter() - start)
+            encoded()
+        return size * batches / (time.perf_counter() - start)
 
 
-def pipeline(folder: Path, kind: str, out: Path) -> dict[str, Any]:
-    """``score`` from the listing to the finished tables."""
-    encoder = encoder_of(kind)
+def pipeline(
+    folder: Path, kind: str, out: Path, device: str = "cpu", decoder: str = "pillow"
+) -> dict[str, Any]:
+    """``score`` from the listing to the finished tables; on a GPU once before, for what starts only once."""
+    encoder = encoder_of(kind, device)
+    settings: dict[str, Any] = {
+        "eps": EPS, "overwrite": True, "decoder": decoder, "batch_size": batch_size(device),
+    }  # fmt: skip
+    if device != "cpu":
+        qf.score(Subset(open_source(folder), limit=batch_size(device)), encoder, out, **settings)
     start = time.perf_counter()
-    run = qf.score(folder, encoder, out, eps=EPS, overwrite=True)
+    run = qf.score(folder, encoder, out, **settings)
     seconds = time.perf_counter() - start
     session = run.session
     assert session is not None
@@ -123,6 +166,7 @@ def pipeline(folder: Path, kind: str, out: Path) -> dict[str, Any]:
         "seconds": seconds,
         "images_per_second": session.images_per_second,
         "bottleneck": session.bottleneck,
+        "seconds_by_stage": session.seconds_by_stage,
         "write_share": session.seconds_by_stage["write"] / session.seconds,
         "wait_for_writing_share": session.seconds_by_stage["wait_for_writing"] / session.seconds,
     }
@@ -176,13 +220,15 @@ def check(difference: float) -> None:
         raise RuntimeError(f"the scores differ by {difference:g}, more than {TOLERANCE:g}")
 
 
-def stages(folder: Path, kind: str, count: int, rounds: int) -> dict[str, Any]:
+def stages(
+    folder: Path, kind: str, count: int, rounds: int, device: str = "cpu", decoder: str = "pillow"
+) -> dict[str, Any]:
     """Decoding alone, encoding alone, and the pipeline, in turns."""
     found: dict[str, list[Any]] = {"decode": [], "encode": [], "pipeline": []}
     steps: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "decode": (decode_only, (folder, kind)),
-        "encode": (encode_only, (count, kind)),
-        "pipeline": (pipeline, (folder, kind, folder.parent / "run")),
+        "decode": (decode_only, (folder, kind, device, decoder)),
+        "encode": (encode_only, (count, kind, device)),
+        "pipeline": (pipeline, (folder, kind, folder.parent / "run", device, decoder)),
     }
     for _ in range(rounds):
         for name, (function, arguments) in steps.items():
@@ -196,6 +242,7 @@ def stages(folder: Path, kind: str, count: int, rounds: int) -> dict[str, Any]:
         "of_the_slower_stage": rate / min(decode, encode),
         "of_the_shared_cores": rate * (1 / decode + 1 / encode),
         "bottleneck": found["pipeline"][0]["bottleneck"],
+        "seconds_by_stage": found["pipeline"][0]["seconds_by_stage"],
         "write_share": statistics.median(one["write_share"] for one in found["pipeline"]),
         "wait_for_writing_share": statistics.median(
             one["wait_for_writing_share"] for one in found["pipeline"]
@@ -236,18 +283,50 @@ def memory(folder: Path, count: int) -> dict[str, Any]:
     return {"images": count, "peak_bytes": peaks, "ratio": peaks[1] / peaks[0]}
 
 
-def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, Any]:
-    """All of it; prints as it goes."""
-    save_images(folder / "large" / "images", count, (500, 375))
-    save_images(folder / "small" / "images", count, (128, 128))
-    linked(folder / "large" / "images", folder / "many" / "images", 20 * count)
-    found: dict[str, Any] = {
-        "schema": "qscore-fast.pipeline.1",
-        "environment": describe(torch.device("cpu")),
+def say(name: str, row: dict[str, Any]) -> None:
+    """One line of the stages."""
+    print(
+        f"{name:<32} decode {row['decode_only']:6.0f}  encode {row['encode_only']:6.0f}  pipeline "
+        f"{row['pipeline']:6.0f} images/s: {row['of_the_slower_stage']:.2f} of the slower stage, "
+        f"{row['of_the_shared_cores']:.2f} of the shared cores; writing {100 * row['write_share']:.2f} %",
+        flush=True,
+    )
+
+
+def header(count: int, rounds: int, device: str) -> dict[str, Any]:
+    return {
+        "schema": "qscore-fast.pipeline.2",
+        "environment": describe(torch.device(device)),
         "images": count,
         "rounds": rounds,
         "stages": {},
     }
+
+
+def run_on_gpu(count: int, rounds: int, folder: Path, device: str) -> dict[str, Any]:
+    """The stages of a ResNet-50 with each decoder that imports; prints as it goes."""
+    save_images(folder / "cut" / "images", min(count, 1024), (500, 375))
+    images = linked(folder / "cut" / "images", folder / "large" / "images", count)
+    found = header(count, rounds, device)
+    for decoder in ("pillow", "torchcodec", "nvjpeg"):
+        name = f"ResNet-50, 500 x 375, {decoder}"
+        try:
+            choose_decoder(decoder)
+        except SettingsError as error:
+            found["stages"][name] = {"left_out": str(error)}
+            continue
+        row = stages(images, "resnet50", count, rounds, device, decoder)
+        found["stages"][name] = row
+        say(name, row)
+    return found
+
+
+def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, Any]:
+    """All of it on the CPU; prints as it goes."""
+    save_images(folder / "large" / "images", count, (500, 375))
+    save_images(folder / "small" / "images", count, (128, 128))
+    linked(folder / "large" / "images", folder / "many" / "images", 20 * count)
+    found = header(count, rounds, "cpu")
     for name, size, kind in (
         ("ResNet-50, 500 x 375", "large", "resnet50"),
         ("ResNet-50, 128 x 128", "small", "resnet50"),
@@ -255,11 +334,7 @@ def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, 
     ):
         encoded = 20 * count if kind == "tiny" else count
         row = found["stages"][name] = stages(folder / size / "images", kind, encoded, rounds)
-        print(
-            f"{name:<32} decode {row['decode_only']:6.0f}  encode {row['encode_only']:6.0f}  pipeline "
-            f"{row['pipeline']:6.0f} images/s: {row['of_the_slower_stage']:.2f} of the slower stage, "
-            f"{row['of_the_shared_cores']:.2f} of the shared cores; writing {100 * row['write_share']:.2f} %"
-        )
+        say(name, row)
     found["rivals"] = rivals(folder / "large" / "images", rounds)
     for name, times in found["rivals"]["times_as_fast"].items():
         print(f"{times:.2f} times as fast as {name}")
@@ -276,9 +351,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-images", type=int, default=1500)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda: the stages alone")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="qscore-pipeline-") as folder:
-        found = run(options.images, options.rounds, options.memory_images, Path(folder))
+        if options.device == "cpu":
+            found = run(options.images, options.rounds, options.memory_images, Path(folder))
+        else:
+            found = run_on_gpu(options.images, options.rounds, Path(folder), options.device)
     print(f"written {write(found, options.out, 'pipeline')}")
     return 0
 
