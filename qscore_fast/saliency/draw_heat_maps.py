@@ -235,5 +235,5 @@ def _written(
 
 def _file_name(sample_id: str) -> str:
     """The end of a sample id as a file name: letters, digits, dots and dashes."""
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", sample_id)[-60:].strip("._-")
-    return os.path.splitext(name)[0] or "image"
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", os.path.splitext(sample_id)[0])
+    return name[-60:].strip("._-") or "image"

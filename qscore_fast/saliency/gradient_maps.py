@@ -206,6 +206,8 @@ def _find_last_layer(encoder: Encoder, shape: tuple[int, ...]) -> str | None:
             for name, output in outputs.items()
             if output.requires_grad and _view(encoder, output, shape) is not None
         }
+        if not spatial:
+            return None
         direction = torch.randn(h.shape, generator=torch.Generator().manual_seed(1)).to(h)
         gradients = torch.autograd.grad(h, [*spatial.values()], direction, allow_unused=True)
     found, found_r = None, None
