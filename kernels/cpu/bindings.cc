@@ -320,19 +320,18 @@ void score_maps(int dtype, int threads, Address maps, int64_t samples, int64_t c
                 double eps, bool two_sided, int combination, bool rectify, Address h, Address q,
                 Address saved, Address num_active, Address heat) {
   const Arranged arranged(dtype == kFloat64 ? kFloat64 : kFloat32, mask, channels);
-  const ScoreMaps a{at<void>(maps),      samples,         channels,         positions,
-                    sample_stride,       channel_stride,  position_stride,  at<uint8_t>(mask),
-                    arranged.get(),      {eps, two_sided}, combination,     rectify,
-                    at<void>(h),         at<void>(q),     at<void>(saved),  at<int32_t>(num_active),
+  const ScoreMaps a{at<void>(maps), samples,          channels,        positions,
+                    sample_stride,  channel_stride,   position_stride, at<uint8_t>(mask),
+                    arranged.get(), {eps, two_sided}, combination,     rectify,
+                    at<void>(h),    at<void>(q),      at<void>(saved), at<int32_t>(num_active),
                     at<void>(heat)};
   const auto kernel = kernels(dtype).score_maps;
   const Matrix work{at<void>(maps), samples, channels * positions, sample_stride};
   const int workers = workers_for(work, threads);
   const int64_t bytes = map_scratch_bytes(channels);
   const std::unique_ptr<char[]> scratch(new char[workers * bytes]);
-  for_spans(work, workers, [&](int w, int64_t begin, int64_t end) {
-    kernel(a, begin, end, scratch.get() + w * bytes);
-  });
+  for_spans(work, workers,
+            [&](int w, int64_t begin, int64_t end) { kernel(a, begin, end, scratch.get() + w * bytes); });
 }
 
 uint64_t stream_read(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride) {

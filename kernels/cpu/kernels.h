@@ -100,10 +100,10 @@ enum Combination : int { kSumOfChannels = 0, kMeanOfChannels = 1, kMaxOfChannels
 // Feature maps (N, r, P), P positions, with unit stride along channels or positions.
 struct ScoreMaps {
   const void* maps;
-  int64_t samples, channels, positions;                      // N, r, P
-  int64_t sample_stride, channel_stride, position_stride;    // elements
-  const uint8_t* mask;                                       // D: (r,), or null for all features
-  const void* arranged_mask;                                 // the same, arranged for rows of A
+  int64_t samples, channels, positions;                    // N, r, P
+  int64_t sample_stride, channel_stride, position_stride;  // elements
+  const uint8_t* mask;                                     // D: (r,), or null for all features
+  const void* arranged_mask;                               // the same, arranged for rows of A
   Activation activation;
   int combination;
   bool rectify;         // what is below 0 counts as 0
