@@ -246,6 +246,7 @@ class _Refresh:
             lower=self.features.lower,
             upper=self.features.upper,
             two_sided=self.features.two_sided or None,
+            activation_eps=min(2.0, self.features.eps),
         )
         return run.features
 

@@ -10,7 +10,8 @@ from qscore_fast.scoring.atomic import replacing
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("self-supervised loss", ("ssl",)),
-    ("terms of the regulariser", ("q_term", "column_term", "lasso_term")),
+    ("Q-Score term of the loss", ("q_term",)),
+    ("column term, or lasso", ("column_term", "lasso_term")),
     ("mean Q", ("mean_q",)),
     ("share of rows below alpha", ("below_alpha",)),
     ("concentration of the columns", ("column_gini", "column_top1")),
@@ -19,7 +20,6 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("learning rate", ("lr",)),
 )
 WORDS = {
-    "q_term": "Q-Score term",
     "column_term": "column term",
     "lasso_term": "lasso",
     "column_gini": "Gini",
@@ -39,8 +39,12 @@ def draw_curves(folder: Path) -> list[Path]:
 
     panels = [(title, names) for title, names in PANELS if any(_has(lines, n) for n in names)]
     rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(9, 2.1 * rows + 0.4), layout="constrained")
+    height = 2.1 * rows + 0.4
+    figure = Figure(figsize=(9, height))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=0.07, right=0.985, bottom=0.5 / height, top=1 - 0.3 / height, wspace=0.16, hspace=0.32
+    )
     axes = figure.subplots(rows, 2, sharex=True, squeeze=False)
     for place, axis in enumerate(axes.flat):
         if place >= len(panels):
