@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
 from qscore_fast.encoders.inference import bare_network
+from qscore_fast.saliency.heat_maps import upsample
 
 from ..implementations import WrongResult
 from ..timing import interleaved
@@ -81,7 +82,7 @@ def tokens_to_map(tokens: Tensor) -> Tensor:
 def measure(name: str, encoder: Encoder, layer: str, images: Tensor) -> dict[str, Any]:
     """Seconds for all maps of the batch; the rivals that are not installed are named with the reason.
 
-    Every implementation's maps are first compared with the plain loop's, scaled to their largest.
+    Every implementation's maps are first compared with the plain loop's, each scaled to its largest.
     """
     network = bare_network(encoder.module)
     module = network.get_submodule(layer)
@@ -108,10 +109,10 @@ def measure(name: str, encoder: Encoder, layer: str, images: Tensor) -> dict[str
         left_out["pytorch-grad-cam"] = str(error)
     expected = _scaled(calls["plain loop"]())
     for key, call in calls.items():
-        found = call()
+        wanted, found = expected, _scaled(call())
         if key == "pytorch-grad-cam":
-            continue  # compared at its own scale and size by the tests of this repository
-        error = (_scaled(found) - expected).abs().max()
+            wanted, found = _as_pytorch_grad_cam(expected, images), call()
+        error = (found - wanted.to(found.device)).abs().max()
         if not error <= TOLERANCE[dtype]:
             raise WrongResult(f"{key}: its maps differ from the plain loop's by {float(error):.2g}")
     times = interleaved(calls, encoder.device, rounds=7, seconds=6.0)
@@ -133,3 +134,13 @@ def _scaled(maps: Tensor) -> Tensor:
     """What is above 0 of the maps (N, K, h, w), each divided by its largest."""
     maps = maps.detach().float().relu()
     return maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-30)
+
+
+def _as_pytorch_grad_cam(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps as that library returns them: 0 to 1 before and after they are brought to the size of the image."""
+
+    def from_0_to_1(maps: Tensor) -> Tensor:
+        maps = maps - maps.amin((2, 3), keepdim=True)
+        return maps / (1e-7 + maps.amax((2, 3), keepdim=True))
+
+    return from_0_to_1(upsample(from_0_to_1(maps), (images.shape[2], images.shape[3])))
