@@ -67,7 +67,17 @@ def test_tables() -> None:
     assert "54.10 ± " in qscore and "+3.10 ± 0.25*" in qscore and "+2.00 ± 2.48" in qscore
     assert "+2.00 ± 2.48*" not in qscore
     two = table_two([found, Comparison("dino", found.probed[:4], {})], markdown=False)
-    assert two[0].split() == ["system", "base", "control", "(lambda", "=", "0)", "Q-Score", "gain", "seeds"]
+    assert two[0].split() == [
+        "system",
+        "base",
+        "control",
+        "(lambda",
+        "=",
+        "0)",
+        "Q-Score",
+        "gain",
+        "seeds",
+    ]
     assert two[1].startswith("byol") and two[2].startswith("dino") and "*" not in two[2]
 
 
@@ -121,7 +131,9 @@ def test_what_cannot_be_compared(few_images: Path, tmp_path: Path) -> None:
     def refused(words: str, **given: object) -> None:
         usual = {"probe_train": few_images, "probe_test": few_images, "device": "cpu"}
         with pytest.raises(SettingsError, match=words):
-            compare(encoder, few_images, None, tmp_path / "out", small_settings(), **{**usual, **given})
+            compare(
+                encoder, few_images, None, tmp_path / "out", small_settings(), **{**usual, **given}
+            )
 
     refused("no arm 'ridge'", arms=("ridge",))
     refused("no arm 'nothing'", arms=())
@@ -131,6 +143,9 @@ def test_what_cannot_be_compared(few_images: Path, tmp_path: Path) -> None:
 
 
 def test_no_features_no_mean_q() -> None:
-    rows = (Probed("base", None, 0.5, 0.4, math.nan, "f"), Probed("control", 0, 0.5, 0.4, math.nan, "f"))
+    rows = (
+        Probed("base", None, 0.5, 0.4, math.nan, "f"),
+        Probed("control", 0, 0.5, 0.4, math.nan, "f"),
+    )
     lines = arms_table(Comparison("byol", rows, {}))
     assert all("nan" not in line for line in lines)

@@ -50,7 +50,8 @@ class Numbers:
 
 def ids(batches: Iterator, count: int) -> list[list[str]]:
     return [
-        [item.sample.sample_id for item in batch.items] for batch in itertools.islice(batches, count)
+        [item.sample.sample_id for item in batch.items]
+        for batch in itertools.islice(batches, count)
     ]
 
 
@@ -155,7 +156,9 @@ def test_an_image_has_other_views_in_every_epoch(few_images: Path) -> None:
     source = Subset(FolderSource(few_images), limit=4)
     loader = ViewLoader(source, TRANSFORM, "L", 4, workers=0)
     first, second = (batch.views for batch in loader.after(None, 2))
-    images = {bytes(view.numpy().tobytes()) for views in (first, second) for view in torch.cat(views)}
+    images = {
+        bytes(view.numpy().tobytes()) for views in (first, second) for view in torch.cat(views)
+    }
     assert len(images) == 16
 
 
@@ -165,7 +168,9 @@ def test_other_sources_continue_too(few_images: Path, tmp_path: Path, kind: str)
     if kind == "tar":
         for shard in range(3):
             chosen = files[shard::3]
-            write_tar(tmp_path / f"{shard}.tar", *((f"{p.stem}.png", p.read_bytes()) for p in chosen))
+            write_tar(
+                tmp_path / f"{shard}.tar", *((f"{p.stem}.png", p.read_bytes()) for p in chosen)
+            )
         source = open_source(tmp_path)
     elif kind == "parquet":
         table = pa.table({"image": pa.array([p.read_bytes() for p in files], pa.binary())})
@@ -212,7 +217,9 @@ def test_a_source_of_bad_images_alone_ends(tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
     loader = ViewLoader(FolderSource(tmp_path), TRANSFORM, "L", 4, workers=0)
-    with pytest.raises(SourceError, match="32 bad images and none in their place; the last: decode"):
+    with pytest.raises(
+        SourceError, match="32 bad images and none in their place; the last: decode"
+    ):
         next(iter(loader.after(None, 1)))
 
 

@@ -63,9 +63,22 @@ def test_train_from_a_file_of_options_and_export(
     ],
 )
 def test_errors_are_one_line(
-    words: list[str], error: str, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    error: str,
+    few_images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    usual = ["--checkpoint", "demo", "--data", str(few_images), "--features", "auto", "--system", "simclr"]
+    usual = [
+        "--checkpoint",
+        "demo",
+        "--data",
+        str(few_images),
+        "--features",
+        "auto",
+        "--system",
+        "simclr",
+    ]
     given = words if words[:1] in ([], ["--checkpoint"]) else [*usual, *words]
     assert main(["finetune", "--out", str(tmp_path / "out"), *given]) == 2
     printed = capsys.readouterr().err.strip().split("\n")

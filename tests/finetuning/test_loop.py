@@ -69,7 +69,13 @@ def test_killed_anywhere_it_goes_on_to_the_bit(few_images: Path, tmp_path: Path)
 
     def train(name: str, progress: Any = None) -> FineTuneRun:
         return finetune(
-            encoder, few_images, features, tmp_path / name, settings, device="cpu", progress=progress
+            encoder,
+            few_images,
+            features,
+            tmp_path / name,
+            settings,
+            device="cpu",
+            progress=progress,
         )
 
     whole = train("whole")
@@ -120,9 +126,14 @@ def test_other_settings_are_refused_by_name(few_images: Path, tmp_path: Path) ->
     features = features_of(encoder, few_images)
     settings = small_settings(steps=2, log_every=2)
     finetune(encoder, few_images, features, tmp_path, settings, device="cpu")
-    for change, name in (({"lr": 0.02}, "settings.lr: 0.01 -> 0.02"), ({"seed": 1}, "settings.seed")):
+    for change, name in (
+        ({"lr": 0.02}, "settings.lr: 0.01 -> 0.02"),
+        ({"seed": 1}, "settings.seed"),
+    ):
         with pytest.raises(SettingsError, match=name):
-            finetune(encoder, few_images, features, tmp_path, replace(settings, **change), device="cpu")
+            finetune(
+                encoder, few_images, features, tmp_path, replace(settings, **change), device="cpu"
+            )
     other = replace(features, mask=~features.mask)
     with pytest.raises(SettingsError, match=r"features\.mask"):
         finetune(encoder, few_images, other, tmp_path, settings, device="cpu")

@@ -43,7 +43,9 @@ def transcribed(h: np.ndarray, mask: np.ndarray, eps: float) -> dict[str, float]
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_terms_are_those_of_the_paper_and_add_up_to_the_loss(h: torch.Tensor, reduction: str) -> None:
+def test_terms_are_those_of_the_paper_and_add_up_to_the_loss(
+    h: torch.Tensor, reduction: str
+) -> None:
     mask = torch.arange(64) % 3 != 0
     regulariser = RepresentationRegulariser("qscore", mask, Lambdas(0.3, 0.02), reduction, 2.0)
     found = {name: float(value) for name, value in regulariser.terms(h, 0, 1).items()}
@@ -67,7 +69,9 @@ def test_lasso_is_the_l1_norm(h: torch.Tensor) -> None:
     lasso(h, 0, 1).backward()
     torch.testing.assert_close(h.grad, 0.5 * h.detach().sign())
     mean = RepresentationRegulariser("lasso", None, Lambdas(0.5), "mean")
-    assert float(mean(h.detach(), 0, 1)) == pytest.approx(0.5 * float(h.detach().abs().sum(1).mean()))
+    assert float(mean(h.detach(), 0, 1)) == pytest.approx(
+        0.5 * float(h.detach().abs().sum(1).mean())
+    )
     assert float(mean.terms(h, 0, 1)["lasso_term"]) == pytest.approx(float(mean(h.detach(), 0, 1)))
 
 
@@ -98,4 +102,3 @@ def test_raising_lambda1_raises_mean_q_of_held_out_images(
         h = representations(trained, held_out)
         found.append(float(qf.q_score(h, features).mean()))
     assert found[0] < found[1]
-
