@@ -137,7 +137,7 @@ def _scaled(maps: Tensor) -> Tensor:
 
 
 def _as_pytorch_grad_cam(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps as that library returns them: 0 to 1 before and after they are brought to the size of the image."""
+    """Maps as that library returns them: 0 to 1 before and after their resizing."""
 
     def from_0_to_1(maps: Tensor) -> Tensor:
         maps = maps - maps.amin((2, 3), keepdim=True)
