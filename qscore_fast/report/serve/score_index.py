@@ -14,13 +14,18 @@ Sort = Literal["score", "name", "active", "norm"]
 TABLES = {"score": "images", "name": "by_name", "active": "by_active", "norm": "by_norm"}
 KEYS = {
     "score": "place",
-    "name": "sample_id, place",
+    "name": "name_place",
     "active": "num_active, place",
     "norm": "l2, place",
 }
+FOUND = "place, name_place, q_score, num_active, l2, label"
+"""Of what a search found: what it can be sorted and filtered by."""
 MOST_MATCHES = 100_000
 """Of a search, that are kept; what matches more often is found again page by page."""
 KEPT_SEARCHES = 16
+SMALLEST_WINDOW, LARGEST_WINDOW = 2**17, 2**20
+"""Rows of an order that are looked through at a time."""
+NAMES = ", ".join(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class ScoreIndex:
             name for (name,) in self._rows("select name from labels order by code")
         ]
         self.num_rows: int = self._rows("select count(*) from images")[0][0]
+        # What every search looks at, in memory before the first one.
+        self._rows("select count(*) from images where contains(folded, '\n')")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -85,23 +92,58 @@ class ScoreIndex:
             return []
         # Backwards from the end is forwards from the other side.
         first = total - offset - limit if query.descending else offset
-        if table != "images":
-            chosen = f"{where} order by {KEYS[query.sort]} limit {limit} offset {first}"
-        elif where:
-            table, chosen = TABLES[query.sort], f"{where} limit {limit} offset {first}"
-        else:
-            table = TABLES[query.sort]
+        if table == "images":
+            source = TABLES[query.sort]
+            if where:
+                return self._filtered(source, where, values, offset, limit, query.descending)
             chosen = f" where rowid between {first} and {first + limit - 1}"
-        found = self._images(f"select {', '.join(COLUMNS)} from {table}{chosen}", values)
+        else:
+            return self._sorted(table, where, values, query, first, limit)
+        found = self._images(f"select {NAMES} from {source}{chosen}", values)
         return found[::-1] if query.descending else found
+
+    def _filtered(
+        self, table: str, where: str, values: list[Any], skip: int, limit: int, backwards: bool
+    ) -> list[dict[str, Any]]:
+        """What the conditions leave of an order, looked through from one end as far as needed."""
+        found: list[dict[str, Any]] = []
+        low, high, window = 0, self.num_rows, SMALLEST_WINDOW
+        while len(found) < limit and low < high:
+            start, stop = (max(low, high - window), high) if backwards else (low, low + window)
+            inside = f"{where} and rowid >= {start} and rowid < {stop}"
+            count = self._rows(f"select count(*) from {table}{inside}", values)[0][0]
+            take = min(limit - len(found), max(0, count - skip))
+            if take:
+                first = count - skip - take if backwards else skip
+                page = self._images(
+                    f"select {NAMES} from {table}{inside} limit {take} offset {first}", values
+                )
+                found += page[::-1] if backwards else page
+            skip = max(0, skip - count)
+            low, high = (low, start) if backwards else (stop, high)
+            window = min(2 * window, LARGEST_WINDOW)
+        return found
+
+    def _sorted(
+        self, table: str, where: str, values: list[Any], query: Query, first: int, limit: int
+    ) -> list[dict[str, Any]]:
+        """A page of a class or of what a search found, which are sorted when they are asked for."""
+        chosen = self._rows(
+            f"select place from {table}{where} order by {KEYS[query.sort]} limit {limit} offset {first}",
+            values,
+        )
+        places = [place for (place,) in chosen]
+        # One row each, by its place: together they would be looked for in all rows.
+        each = " union all ".join(f"select {NAMES} from images where rowid = {p}" for p in places)
+        found = {image["place"]: image for image in self._images(each, [])}
+        return [found[place] for place in (places[::-1] if query.descending else places)]
 
     def at_row(self, row: int) -> dict[str, Any] | None:
         """The image at a row of scores.parquet."""
         place = self._rows("select place from by_row where rowid = ?", [row])
         if not place:
             return None
-        columns = ", ".join(COLUMNS)
-        return self._images(f"select {columns} from images where rowid = {place[0][0]}", [])[0]
+        return self._images(f"select {NAMES} from images where rowid = {place[0][0]}", [])[0]
 
     def _plan(self, query: Query) -> tuple[str, str, list[Any]]:
         """The table to read, and the conditions that are left; "images" stands for any order of all."""
@@ -132,9 +174,8 @@ class ScoreIndex:
                 return self._matches[text]
             self._num_searches += 1
             table = f"memory.main.found_{self._num_searches}"
-            columns = ", ".join((*COLUMNS, "label"))
             self._execute(
-                f"create table {table} as select {columns} from images "
+                f"create table {table} as select {FOUND} from images "
                 f"where contains(folded, lower(?)) limit {MOST_MATCHES + 1}",
                 [text],
             )
