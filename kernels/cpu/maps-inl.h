@@ -39,23 +39,29 @@ struct Plane {
 };
 
 template <class T>
-inline Vec<T> sum_positions(const T* row, const Plane<T>& plane) {
-  Vec<T> sums[kAccumulators] = {};
-  int64_t s = 0;
-  for (; s + kAccumulators <= plane.full; s += kAccumulators) {
-#pragma GCC unroll 4
-    for (int u = 0; u < kAccumulators; ++u) sums[u] += load(row + (s + u) * kLanes<T>);
+inline QSCORE_INLINE Vec<T> sum_positions(const T* row, const Plane<T>& plane) {
+  Vec<T> a = {}, b = {}, c = {}, d = {};
+  const T* p = row;
+  int64_t left = plane.full;
+  for (; left >= 4; left -= 4, p += 4 * kLanes<T>) {
+    a += load(p);
+    b += load(p + kLanes<T>);
+    c += load(p + 2 * kLanes<T>);
+    d += load(p + 3 * kLanes<T>);
   }
-#pragma GCC unroll 3
-  for (int u = 0; u < kAccumulators - 1; ++u) {
-    if (s + u >= plane.full) break;
-    sums[u] += load(row + (s + u) * kLanes<T>);
-  }
-  if (plane.tail && plane.full)
-    sums[kAccumulators - 1] += keep(plane.tail_mask, load(row + plane.positions - kLanes<T>));
-  else
-    for (int j = 0; j < plane.tail; ++j) sums[kAccumulators - 1][j] = to_acc(row[j]);
-  return sum_of(sums);
+  if (left > 0) a += load(p);
+  if (left > 1) b += load(p + kLanes<T>);
+  if (left > 2) c += load(p + 2 * kLanes<T>);
+  if (plane.tail) d += keep(plane.tail_mask, load(row + plane.positions - kLanes<T>));
+  return (a + b) + (c + d);
+}
+
+// The same for fewer positions than a vector has lanes.
+template <class T>
+inline Vec<T> sum_few_positions(const T* row, const Plane<T>& plane) {
+  T buffer[kLanes<T>] = {};
+  for (int j = 0; j < plane.tail; ++j) buffer[j] = row[j];
+  return load(buffer);
 }
 
 // The positions of a channel lie side by side.
@@ -67,7 +73,9 @@ inline void pool_planes(const T* sample, const Maps<T>& maps, const Plane<T>& pl
   A sums[kGroup];
   for (int64_t c = 0; c < maps.channels; c += kGroup) {
     const int64_t n = maps.channels - c < kGroup ? maps.channels - c : kGroup;
-    for (int64_t g = 0; g < n; ++g) lanes[g] = sum_positions(sample + (c + g) * maps.channel_stride, plane);
+    const T* channel = sample + c * maps.channel_stride;
+    for (int64_t g = 0; g < n; ++g, channel += maps.channel_stride)
+      lanes[g] = plane.full ? sum_positions(channel, plane) : sum_few_positions(channel, plane);
     sum_rows(lanes, n, sums);
     for (int64_t g = 0; g < n; ++g) h[c + g] = sums[g] / static_cast<A>(maps.positions);
   }

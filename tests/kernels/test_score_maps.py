@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
 from types import ModuleType
 
 import numpy as np
@@ -186,3 +188,38 @@ def test_equal_to_the_bit_from_run_to_run(device: torch.device) -> None:
     for a, b, alone in zip(first, second, one, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a[4:5], alone)
+
+
+def test_nothing_beyond_the_maps_is_read(backend: str) -> None:
+    """The maps end where the memory of the process does: reading further would kill it."""
+    if backend == "triton":
+        pytest.skip("the interpreter reads what is masked")
+    page = mmap.PAGESIZE
+    libc = ctypes.CDLL(None, use_errno=True)
+    for positions, dtype in itertools.product((1, 2, 3, 15, 17, 33, 49), DTYPES):
+        for channels_last in (False, True):
+            numel = 2 * 5 * positions
+            size = numel * dtype.itemsize
+            memory = mmap.mmap(-1, (-(-size // page) + 1) * page)
+            address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+            last = address + len(memory) - page
+            assert libc.mprotect(ctypes.c_void_p(last), page, 0) == 0
+            offset = len(memory) - page - size
+            whole = torch.frombuffer(memory, dtype=dtype, count=numel, offset=offset)
+            maps = whole.view(2, positions, 5).mT if channels_last else whole.view(2, 5, positions)
+            kernels.score_maps(maps, None, EPS, False, "sum", False)
+            assert libc.mprotect(ctypes.c_void_p(last), page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
+def test_triton_refuses_what_it_cannot_read(backend: str, device: torch.device) -> None:
+    if backend != "triton":
+        pytest.skip("the native core reads what ops hands it")
+    with pytest.raises(TypeError, match="maps has dtype torch.float64"):
+        kernels.score_maps(
+            torch.zeros(1, 2, 3, dtype=torch.float64), None, EPS, False, "sum", False
+        )
+    with pytest.raises(ValueError, match="unit stride along channels or positions"):
+        kernels.score_maps(torch.zeros(1, 4, 6)[:, ::2, ::2], None, EPS, False, "sum", False)
+    huge = torch.empty(1, 2, 2**31, device="meta")
+    with pytest.raises(ValueError, match="one sample of maps spans"):
+        kernels.score_maps(huge, None, EPS, False, "sum", False)
