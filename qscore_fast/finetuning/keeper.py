@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -125,10 +126,11 @@ class Keeper(lightning.Callback):
         assert record is not None
         measured = self.health.measures(record.h) if monitors else {}
         finite = bool(module.finite) and (not saves or _parameters_finite(module))
-        everyone = _of_everyone((self.health.reason(finite, measured), self.num_bad))
+        losses = torch.stack([record.loss, record.ssl]).tolist()
+        everyone = _of_everyone((self.health.reason(finite, measured), self.num_bad, losses))
         # A reason of any process is one for all; otherwise the others would wait for it for ever.
-        reasons = [found for found, _ in everyone if found]
-        values = self._values(module, sum(count for _, count in everyone))
+        reasons = [found for found, *_ in everyone if found]
+        values = self._values(module, everyone)
         values.update({k: v for k, v in measured.items() if k != "collapsed"})
         if self.training_log is not None:
             self.training_log.write(done, {k: _plain(v) for k, v in values.items()})
@@ -144,7 +146,7 @@ class Keeper(lightning.Callback):
             self._save(trainer, module)
         self._waiting_from = time.perf_counter()
 
-    def _values(self, module: FineTuningModule, num_bad: int) -> dict[str, Any]:
+    def _values(self, module: FineTuningModule, everyone: list[_Said]) -> dict[str, Any]:
         record, plan = module.last, module.plan
         assert record is not None
         before = module.done - 1
@@ -158,14 +160,14 @@ class Keeper(lightning.Callback):
         return {
             "epoch": position.epoch,
             "phase": "heads" if plan.warms_up(before) else "all",
-            "loss": float(record.loss),
-            "ssl": float(record.ssl),
+            "loss": statistics.fmean(losses[0] for _, _, losses in everyone),
+            "ssl": statistics.fmean(losses[1] for _, _, losses in everyone),
             **{name: float(value) for name, value in terms.items()},
             **{f"objective_{name}": float(value) for name, value in record.terms.items()},
             "lr": plan.lr(before),
             "lambda1": lambda1,
             "lambda2": lambda2,
-            "bad_images": num_bad,
+            "bad_images": sum(count for _, count, _ in everyone),
             "images_per_second": rate,
             "waiting_share": min(1.0, waiting),
         }
@@ -203,7 +205,11 @@ def _parameters_finite(module: FineTuningModule) -> bool:
     return bool(torch.isfinite(torch.stack([norm.float() for norm in norms])).all())
 
 
-def _of_everyone(own: tuple[str | None, int]) -> list[tuple[str | None, int]]:
+_Said = tuple[str | None, int, list[float]]
+"""Why to stop, if there is a reason; bad images; the whole loss and the objective's."""
+
+
+def _of_everyone(own: _Said) -> list[_Said]:
     """The same of every process, in their order."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return [own]

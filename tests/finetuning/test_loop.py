@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -19,13 +17,13 @@ from small_training import R, SmallNet, features_of, small_encoder, small_settin
 from torch import nn
 
 import qscore_fast as qf
+from qscore_fast.cli import main
 from qscore_fast.errors import EncoderError, QScoreError, SettingsError, SourceError, StoreError
 from qscore_fast.finetuning import TrainingStopped, finetune
 from qscore_fast.finetuning.checkpoint import Checkpoint, CheckpointFolder
 from qscore_fast.finetuning.fine_tune_run import FineTuneRun
 from qscore_fast.finetuning.recipes import OFFICIAL, PAPER
 from qscore_fast.finetuning.watching import TrainingLog, read_log
-from qscore_fast.images import FolderSource
 
 SPEED = ("images_per_second", "waiting_share")
 
@@ -96,29 +94,24 @@ def test_killed_anywhere_it_goes_on_to_the_bit(few_images: Path, tmp_path: Path)
 def test_sigkill(few_images: Path, checkpoint: Path, tmp_path: Path) -> None:
     arguments = [
         "finetune", "--checkpoint", checkpoint, "--data", few_images, "--features", "auto",
-        "--device", "cpu", "--batch-size", 8, "--steps", 40, "--warm-up-heads", 2, "--workers", 1,
+        "--device", "cpu", "--batch-size", 8, "--steps", 18, "--warm-up-heads", 2, "--workers", 1,
         "--log-every", 1, "--save-every", 3, "--lr", 0.01, "--no-tensorboard",
     ]  # fmt: skip
     killed, log = tmp_path / "killed", tmp_path / "killed" / "log.jsonl"
     process = command.start(*arguments, "--out", killed)
-    while process.poll() is None and not (log.exists() and len(read_log(killed)) >= 8):
-        time.sleep(0.01)
+    while process.poll() is None and not (log.exists() and len(read_log(killed)) >= 5):
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = numbers(killed)
-    assert 8 <= len(before) < 42
-    copied = shutil.copytree(killed, tmp_path / "copied")
-    short = CheckpointFolder(killed / "checkpoints").latest()
-    assert short is not None and 6 <= short.step <= len(before)
-    # Taken up twice, in a process and here: the same from there on, and the same as before it was killed.
-    result = command.qscore(*arguments, "--out", killed)
-    assert result.returncode == 0, result.stderr
-    assert re.search(rf"going on after step {short.step} of 42", result.stderr)
-    from qscore_fast.cli import main
-
-    assert main([str(a) for a in [*arguments, "--out", copied]]) == 0
-    assert numbers(killed) == numbers(copied)
-    assert numbers(killed)[: len(before)] == before and len(numbers(killed)) == 42
+    assert 5 <= len(before) < 20
+    left = CheckpointFolder(killed / "checkpoints").latest()
+    assert left is not None and 3 <= left.step <= len(before)
+    # Taken up here, by another process than the one that was killed; and never stopped at all.
+    for out in (killed, tmp_path / "whole"):
+        assert main([str(word) for word in [*arguments, "--out", out]]) == 0
+    assert numbers(killed) == numbers(tmp_path / "whole")
+    assert numbers(killed)[: len(before)] == before and len(numbers(killed)) == 20
 
 
 def test_other_settings_are_refused_by_name(few_images: Path, tmp_path: Path) -> None:
@@ -146,9 +139,6 @@ def test_nan_stops_it_and_the_good_checkpoint_stays(few_images: Path, tmp_path: 
     encoder = small_encoder()
     features = features_of(encoder, few_images)
     settings = small_settings(steps=9, lr=1e-3, save_every=2)
-
-    class Poison(FolderSource):
-        pass
 
     def poison(done: int, steps: int, values: dict[str, Any]) -> None:
         if done == 5:

@@ -40,7 +40,7 @@ def small_encoder(seed: int = 0, system: str = "simsiam") -> Encoder:
     return Encoder(module.eval(), GREY, "small", system)
 
 
-def representations(encoder: Encoder, folder: Path, count: int = 10**9) -> torch.Tensor:
+def representations(encoder: Encoder, folder: Path | str, count: int = 10**9) -> torch.Tensor:
     """h (n, r) of the first images of a folder."""
     source = FolderSource(folder)
     decoder = choose_decoder()
@@ -50,7 +50,7 @@ def representations(encoder: Encoder, folder: Path, count: int = 10**9) -> torch
     return encoder(torch.stack(images)).clone()
 
 
-def features_of(encoder: Encoder, folder: Path, eps: float = 1.0) -> DiscriminativeFeatures:
+def features_of(encoder: Encoder, folder: Path | str, eps: float = 1.0) -> DiscriminativeFeatures:
     """D over the images of a folder, at an eps at which few features are enough."""
     census = FeatureCensus(encoder.num_features, eps).update(representations(encoder, folder))
     return replace(discriminative_features(census), fingerprint=encoder.fingerprint)
