@@ -52,7 +52,7 @@ class SourceImages:
             asked.get("max_pixels", DEFAULT_MAX_PIXELS), bool(asked.get("exif_rotation"))
         )
         self._opened: tuple[Source, Sequence[Unit]] | None = None
-        self._reason: str | None = None
+        self._reason = None if self.location else "the run does not say where its images are"
 
     def read(self, wanted: Mapping[int, str]) -> Iterator[tuple[int, Image.Image | ImageError]]:
         """Row of the scores -> its picture in RGB, or why there is none; in the order of the rows.

@@ -37,6 +37,7 @@ def test_demo_twice(tmp_path: Path) -> None:
         "images/s",
         "backend",
         "demo.png",
+        "report.html",
     ):
         assert words in first.stdout
     assert "(auto)" in first.stderr or "no eps from" in first.stderr
@@ -68,6 +69,10 @@ def test_demo_twice(tmp_path: Path) -> None:
         assert picture.width >= 1200
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert len(np.unique(colours, axis=0)) > 200
+
+    report = (out / "report.html").read_text()
+    assert report.count('class="card"') > 200
+    assert '"map":"data:image/webp' in report.replace('": "', '":"')
 
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     start = time.monotonic()
