@@ -22,6 +22,7 @@ from qscore_fast.finetuning.checkpoint import (
     restore_buffers,
     set_generators,
 )
+from qscore_fast.finetuning.compiling import compile_backbone
 from qscore_fast.finetuning.data.loader import ViewBatch
 from qscore_fast.finetuning.data.requests import seed_of
 from qscore_fast.finetuning.lightning_library import lightning
@@ -43,6 +44,8 @@ class Keeper(lightning.Callback):
         start: the checkpoint to go on from, or None.
         refresh: makes D anew from a training and a step; None keeps D.
         progress: called with the steps made, those of the whole training and the values of each logged step.
+        compiled: (C, height, width) of the views of a backbone that is to be compiled; None runs it eagerly.
+        note: called where compiling fails.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Keeper(lightning.Callback):
         start: Checkpoint | None = None,
         refresh: Refresh | None = None,
         progress: Progress | None = None,
+        compiled: tuple[int, int, int] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.folder = folder
@@ -60,6 +65,8 @@ class Keeper(lightning.Callback):
         self.start = start
         self.refresh = refresh
         self.progress = progress
+        self.compiled = compiled
+        self.note = note
         watch = start.watch if start else {}
         self.health = Health(settings.collapse_below, watch.get("first_std"))
         self.num_bad = 0
@@ -73,6 +80,10 @@ class Keeper(lightning.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore the state, or seed the generators of a new training."""
         world, rank = trainer.world_size, trainer.global_rank
+        if self.compiled is not None:
+            reason = compile_backbone(pl_module.objective.backbone, self.compiled)
+            if reason is not None and self.note is not None:
+                self.note(f"torch.compile failed, running eagerly instead ({reason})")
         if self.start is None:
             seed = seed_of(self.settings.seed, rank)
             torch.manual_seed(seed)

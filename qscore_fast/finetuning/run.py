@@ -6,7 +6,6 @@ import copy
 import logging
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from qscore_fast.finetuning.data.loader import ViewLoader
 from qscore_fast.finetuning.fine_tune_run import CHECKPOINTS, FineTuneRun, trained_encoder
 from qscore_fast.finetuning.keeper import Keeper, Progress
 from qscore_fast.finetuning.module import FineTuningModule
-from qscore_fast.finetuning.objective import Objective
 from qscore_fast.finetuning.plan import Plan
 from qscore_fast.finetuning.planning import count_images, make_plan
 from qscore_fast.finetuning.processes import Processes, trainer
@@ -131,15 +129,15 @@ def finetune(
     for line in begun.notes(plan):
         say(line)
     if module.done < plan.all_steps:
-        if settings.compile:
-            _compile(begun.objective, start, settings, say)
         log = None
         if processes.is_first:
             log = TrainingLog(folder, module.done, tensorboard=settings.tensorboard)
         refresh = None
         if settings.refresh_features:
             refresh = _Refresh(images, start, folder, processes, chosen)
-        keeper = Keeper(settings, checkpoints, log, checkpoint, refresh, progress)
+        side = begun.transform.sides[0]
+        shape = (begun.transform.channels, side, side) if settings.compile else None
+        keeper = Keeper(settings, checkpoints, log, checkpoint, refresh, progress, shape, say)
         left = (plan.all_steps - module.done) * plan.accumulate
         try:
             with freed_memory_kept(), _quiet_lightning(), _keyboard_interrupts():
@@ -251,29 +249,6 @@ class _Refresh:
         return run.features
 
 
-def _compile(objective: Objective, encoder: Encoder, settings: Settings, say: Note) -> None:
-    """Compile the backbone in place, or say why it runs eagerly."""
-    side = settings.image_size or encoder.preprocess.output_size[0]
-    backbone = objective.backbone
-    device = next(backbone.parameters()).device
-    images = torch.zeros(2, encoder.preprocess.channels, side, side, device=device)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            backbone.compile()
-            trial = backbone.training
-            with torch.no_grad():
-                backbone.eval()
-                backbone(images)
-            backbone.train(trial)
-    except Exception as error:
-        cause = getattr(error, "inner_exception", error)
-        reason = (str(cause).strip() or type(cause).__name__).split("\n")[0]
-        backbone._compiled_call_impl = None
-        backbone.train()
-        say(f"torch.compile failed, running eagerly instead ({reason})")
-
-
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without what Lightning says to people who built their own Trainer."""
@@ -294,6 +269,6 @@ def _keyboard_interrupts() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt) or "pytest" not in sys.modules:
+        if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from end
         raise
