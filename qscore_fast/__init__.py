@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from qscore_fast.images import Preprocess
     from qscore_fast.nn import QScoreLoss
     from qscore_fast.reference import MapScores, RowScores, RowStats, SparseActivations
-    from qscore_fast.saliency import HeatMaps, heatmaps, overlay
+    from qscore_fast.saliency.heat_maps import HeatMaps
+    from qscore_fast.saliency.heatmaps import heatmaps
+    from qscore_fast.saliency.overlay import overlay
     from qscore_fast.scoring import ScoreRun, discover, rescore, score
 
 __version__ = "0.1.0"

@@ -7,6 +7,7 @@ they are installed, are measured as well. On a GPU with --device cuda.
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def run(device: torch.device, quick: bool) -> dict[str, Any]:
         "schema": "qscore-fast.heatmaps.1",
         "environment": describe(device),
         "quick": quick,
+        "load_average": os.getloadavg(),  # of the machine before: above its cores, others take part
         "kernels": [],
         "with_encoder": [],
         "rivals": [],
