@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from qscore_fast.finetuning.data import ViewLoader
+from qscore_fast.finetuning.data import ViewBatch, ViewLoader
 from qscore_fast.finetuning.view_recipes import views_of
 from qscore_fast.finetuning.views import ViewTransform
 from qscore_fast.images import FolderSource
@@ -57,7 +57,7 @@ def transform_of(case: Case) -> ViewTransform:
 
 
 def seconds_of(step: Step, batches: Iterator[list[torch.Tensor]], count: int, case: Case) -> float:
-    """The median seconds from one step to the next."""
+    """The mean seconds from one step to the next, so that a wait for a batch counts as long as it is."""
     fused = regularisers(case, step.device)["with"]
     times = []
     for views in itertools.islice(batches, count + WARM_STEPS):
@@ -91,8 +91,8 @@ def measure(
 
     transform = transform_of(case)
 
-    def from_disk() -> Iterator[list[torch.Tensor]]:
-        for batch in loader.after(None, None):
+    def on_device(batches: Iterable[ViewBatch]) -> Iterator[list[torch.Tensor]]:
+        for batch in batches:
             views = batch.to(device).finished(transform).views
             if case.bf16:
                 views = [view.contiguous(memory_format=torch.channels_last) for view in views]
@@ -100,9 +100,16 @@ def measure(
 
     memory = seconds_of(step, itertools.repeat(kept), steps, case)
     alone = decoding_rate(loader, steps, case.batch_size)
-    disk = seconds_of(step, from_disk(), steps, case)
+    one = next(iter(loader.after(None, 1)))
+    crops = seconds_of(step, on_device(itertools.repeat(one)), steps, case)
+    disk = seconds_of(step, on_device(loader.after(None, None)), steps, case)
     training = case.batch_size / memory
-    enough = alone >= training
+    if alone < case.batch_size / crops:
+        bottleneck = "decoding and cropping" if case.bf16 else "decoding and augmentation"
+    elif crops > 1.02 * memory:
+        bottleneck = "augmentation on the device"
+    else:
+        bottleneck = "training"
     return {
         "network": case.name,
         "batch_size": case.batch_size,
@@ -110,12 +117,13 @@ def measure(
         "workers": workers,
         "steps": steps,
         "seconds_from_memory": memory,
+        "seconds_from_crops_in_memory": crops,
         "seconds_from_disk": disk,
         "over_memory": disk / memory,
         "loader_alone_images_per_second": alone,
         "training_alone_images_per_second": training,
         "images_per_second": case.batch_size / disk,
-        "bottleneck": "training" if enough else "decoding and augmentation",
+        "bottleneck": bottleneck,
         # Where both need the same cores no pipeline can reach the faster of the two.
         "of_the_shared_cores": (case.batch_size / disk) * (1 / alone + 1 / training),
     }

@@ -330,3 +330,50 @@ def test_rates_of_the_recipes() -> None:
 
 def test_r_is_what_the_encoder_has() -> None:
     assert small_encoder().num_features == R
+
+
+@pytest.mark.parametrize(
+    "way, tolerance",
+    [
+        ({"channels_last": True}, 1e-3),
+        ({"views_on_device": True}, 1e-3),
+        ({"precision": "bf16"}, 0.05),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_ways_of_running_change_little(
+    few_images: Path, tmp_path: Path, way: dict[str, Any], tolerance: float
+) -> None:
+    encoder = small_encoder()
+    features = features_of(encoder, few_images)
+
+    def losses(name: str, **given: Any) -> list[float]:
+        settings = small_settings(steps=2, keep=0, **given)
+        run = finetune(encoder, few_images, features, tmp_path / name, settings, device="cpu")
+        return [line["loss"] for line in run.log()]
+
+    assert losses("so", **way) == pytest.approx(losses("plain"), rel=tolerance, abs=tolerance / 10)
+
+
+def test_a_backbone_that_does_not_compile_runs_eagerly(
+    few_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            raise RuntimeError("no compiler here")
+
+        return run
+
+    encoder = small_encoder()
+    features = features_of(encoder, few_images)
+    eager = finetune(
+        encoder, few_images, features, tmp_path / "eager", small_settings(steps=2), device="cpu"
+    )
+    monkeypatch.setattr(torch, "compile", broken)
+    notes: list[str] = []
+    settings = small_settings(steps=2, compile=True)
+    run = finetune(
+        encoder, few_images, features, tmp_path / "run", settings, device="cpu", note=notes.append
+    )
+    assert "torch.compile failed, running eagerly instead (no compiler here)" in notes
+    assert [line["loss"] for line in run.log()] == [line["loss"] for line in eager.log()]
