@@ -40,8 +40,8 @@ def test_commands_parse() -> None:
         build_parser().parse_args(shlex.split(line, comments=True)[1:])
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("qscore ")]
     assert {command[1] for command in commands} == {
-        "score", "discover", "rescore", "metrics", "probe", "evaluate", "compress", "info", "bench",
-        "encoders",
+        "score", "discover", "rescore", "metrics", "probe", "knn", "evaluate", "compress", "heatmap",
+        "interpret", "finetune", "report", "serve", "info", "bench", "encoders",
     }  # fmt: skip
     for command in commands:
         build_parser().parse_args(command[1:])
