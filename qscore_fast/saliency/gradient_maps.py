@@ -73,12 +73,15 @@ def gradient_maps(
             direction = torch.zeros_like(h)
             has, feature = k < numbers, order[:, k : k + 1]
             direction.scatter_(1, feature, (signs.gather(1, feature) * has[:, None]).to(h.dtype))
-            (gradient,) = torch.autograd.grad(
-                h, leaf, direction, retain_graph=k + 1 < count, allow_unused=True
-            )
+            gradient = None
+            if h.requires_grad:
+                (gradient,) = torch.autograd.grad(
+                    h, leaf, direction, retain_graph=k + 1 < count, allow_unused=True
+                )
             if gradient is None:
                 raise SettingsError(
-                    f"the representation of {encoder.name} does not depend on {layer}"
+                    f"the representation of {encoder.name} does not depend on layer {layer!r}: "
+                    f"{_candidates(encoder, tuple(images.shape[1:]))}"
                 )
             heat = _cam(activations, spatial_view(gradient, size, patch))
             if combine is None:

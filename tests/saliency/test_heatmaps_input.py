@@ -122,6 +122,23 @@ def test_modules_without_a_map() -> None:
         qf.heatmaps(flat, images, [1], method="exact")
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_layer_that_the_representation_does_not_depend_on(frozen: bool) -> None:
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.aside = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.aside(images)
+            return self.used(images).square().mean((2, 3))
+
+    encoder = small_encoder(Aside().requires_grad_(not frozen), "aside")
+    assert qf.heatmaps(encoder, noise(2, 32, 32), [1]).layer == "used"
+    with pytest.raises(qf.QScoreError, match="does not depend on layer 'aside': .* are aside, used"):
+        qf.heatmaps(encoder, noise(2, 32, 32), [1], layer="aside")
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "patch", "expected"),
     [
