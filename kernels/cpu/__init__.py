@@ -3,8 +3,9 @@
 Every function takes ``h`` as (N, r) with unit stride inside a row and any row stride, float32, float16,
 bfloat16 or float64; sums and statistics are float32 (float64 for float64). With ``two_sided`` L holds the
 entries more than eps standard deviations from the mean on either side, and ``saved`` has five rows instead
-of three, which tell a backward so. Threads follow ``torch.get_num_threads()``. Importing this package fails
-with ImportError where the core was not built.
+of three, which tell a backward so. ``score_maps`` takes feature maps (N, r, positions) instead of rows.
+Threads follow ``torch.get_num_threads()``. Importing this package fails with ImportError where the core was
+not built.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Every function takes ``h`` as (N, r) with unit stride inside a row and any row stride, float32,
 float16 or bfloat16; sums and statistics are float32. A row is read from memory once and is kept in
 registers; one too long for that is read again from the cache, a block of columns at a time.
-With TRITON_INTERPRET=1 in the environment the same code runs on CPU tensors, slowly.
+``score_maps`` takes feature maps (N, r, positions) instead. With TRITON_INTERPRET=1 in the
+environment the same code runs on CPU tensors, slowly.
 """
 
 from .active import activation_counts, highly_active
