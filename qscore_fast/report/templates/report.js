@@ -2,7 +2,7 @@
 (() => {
   const island = JSON.parse(document.getElementById("images").textContent);
   const data = island.images;
-  const page = 60;
+  const page = 72;
 
   const element = (name, css, text) => {
     const made = document.createElement(name);
@@ -26,7 +26,7 @@
       img.src = source;
       img.alt = css ? "" : altOf(image);
       img.decoding = "async";
-      img.loading = "lazy";
+      if (island.served) img.loading = "lazy";
       img.addEventListener("load", () => {
         img.classList.toggle("tiny", Math.max(img.naturalWidth, img.naturalHeight) <= 64);
       });
