@@ -75,7 +75,7 @@ def run(device: torch.device, quick: bool) -> dict[str, Any]:
 
 def _rival_cases(device: torch.device) -> list[tuple[str, qf.Encoder, str, int]]:
     gpu = device.type == "cuda"
-    size, batch = (224, 32) if gpu else (128, 4)
+    size, batch = (224, 32) if gpu else (96, 2)
     cases = [(f"ResNet-50 at {size}", with_encoder.resnet50(device, size), "layer4", batch)]
     try:
         name = "vit_small_patch16_224" if gpu else "vit_tiny_patch16_224"

@@ -77,7 +77,7 @@ def measure(case: MapCase, device: torch.device) -> dict[str, Any]:
         "plain": lambda: plain(maps),
         **limit_calls(matrix, False),
     }
-    times = interleaved(calls, device, rounds=9, seconds=2.0)
+    times = interleaved(calls, device, rounds=9, seconds=1.0)
     seconds = {name: time.median for name, time in times.items()}
     limit = floor(1, 0, seconds, device)
     return {

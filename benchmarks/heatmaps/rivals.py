@@ -115,7 +115,7 @@ def measure(name: str, encoder: Encoder, layer: str, images: Tensor) -> dict[str
         error = (found - wanted.to(found.device)).abs().max()
         if not error <= TOLERANCE[dtype]:
             raise WrongResult(f"{key}: its maps differ from the plain loop's by {float(error):.2g}")
-    times = interleaved(calls, encoder.device, rounds=7, seconds=6.0)
+    times = interleaved(calls, encoder.device, rounds=7, seconds=3.0)
     seconds = {key: time.median for key, time in times.items()}
     return {
         "encoder": name,
