@@ -12,8 +12,10 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.scatter import Scatter
 
-# Logits, and with them probabilities, that are held at a time.
-BLOCK_LOGITS = 1 << 22
+# Logits, and with them probabilities, that are held at a time, and rows of a block: on a CPU for its caches,
+# on a GPU so that few kernels do much.
+BLOCK_LOGITS, BLOCK_ROWS = 1 << 22, 16384
+GPU_LOGITS, GPU_ROWS = 1 << 26, 1 << 18
 IN_MEMORY_BYTES = 8 << 30
 
 
@@ -115,7 +117,7 @@ class SoftmaxProblem:
             flat = p.view(len(block), -1)
             partial.addmm_(flat.T, block)
             bias_gradient += flat.sum(0, dtype=torch.float64)
-            if number % 16 == 15:  # float32 sums stay short
+            if number % 16 == 15:  # float32 sums over blocks stay short
                 gradient += partial
                 partial.zero_()
         gradient += partial
@@ -130,7 +132,9 @@ class SoftmaxProblem:
         )
 
     def _blocks(self, probes: int) -> Iterator[tuple[int, Tensor]]:
-        return self._read(min(16384, max(64, BLOCK_LOGITS // (probes * self.num_classes))))
+        on_gpu = self.device.type == "cuda"
+        logits, rows = (GPU_LOGITS, GPU_ROWS) if on_gpu else (BLOCK_LOGITS, BLOCK_ROWS)
+        return self._read(min(rows, max(64, logits // (probes * self.num_classes))))
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
