@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FeatureCensus,
         discriminative_features,
     )
+    from qscore_fast.finetuning import finetune
     from qscore_fast.functional import (
         activation_counts,
         highly_active,
@@ -48,6 +49,7 @@ _NAMES = {
     "encoders": ("Encoder", "load_encoder"),
     "errors": ("QScoreError",),
     "features": ("DiscriminativeFeatures", "FeatureCensus", "discriminative_features"),
+    "finetuning": ("finetune",),
     "functional": (
         "activation_counts",
         "highly_active",
@@ -90,6 +92,7 @@ __all__ = [
     "discover",
     "rescore",
     "ScoreRun",
+    "finetune",
     "heatmaps",
     "HeatMaps",
     "overlay",

@@ -106,6 +106,8 @@ def measure(
     training = case.batch_size / memory
     if alone < case.batch_size / crops:
         bottleneck = "decoding and cropping" if case.bf16 else "decoding and augmentation"
+    elif device.type == "cpu" and disk > 1.05 * memory:
+        bottleneck = "the cores that training and decoding share"
     elif crops > 1.02 * memory:
         bottleneck = "augmentation on the device"
     else:

@@ -13,6 +13,8 @@ from qscore_fast.finetuning.data.requests import BatchRequest, Position, Request
 from qscore_fast.images import Source, Unit
 
 _ORDER, _BLOCK, _SPARES = 2, 3, 4
+UNIT_SIZE = 64
+"""Images that a source which can choose puts into a unit."""
 LANES = 8
 """Units that are read in turns, so that a block is a mixture of many shards."""
 
@@ -44,7 +46,7 @@ class ShuffledShards:
     units: list[Unit] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.units = list(self.source.units(1024))
+        self.units = list(self.source.units(UNIT_SIZE))
         if len(self.units) < self.world:
             raise SettingsError(
                 f"{self.source.location} has {len(self.units)} shards for {self.world} processes: give one "
