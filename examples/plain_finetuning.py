@@ -1,7 +1,4 @@
-"""Plain PyTorch: further training with SimSiam's loss and Q-Score, on the bundled images, in a minute.
-
-    python examples/plain_finetuning.py
-"""
+"""Plain PyTorch: further training with SimSiam's loss and Q-Score, on the bundled images, in a minute."""
 
 import torch
 from torch import nn
@@ -20,11 +17,15 @@ features = qf.discriminative_features(qf.FeatureCensus(encoder.num_features).upd
 
 backbone, r = encoder.module.requires_grad_(True), encoder.num_features
 projector = nn.Sequential(nn.Linear(r, r), nn.BatchNorm1d(r), nn.ReLU(), nn.Linear(r, r))
-predictor = nn.Sequential(nn.Linear(r, r // 4), nn.BatchNorm1d(r // 4), nn.ReLU(), nn.Linear(r // 4, r))
+predictor = nn.Sequential(
+    nn.Linear(r, r // 4), nn.BatchNorm1d(r // 4), nn.ReLU(), nn.Linear(r // 4, r)
+)
 model = nn.ModuleList([backbone, projector, predictor]).train()
 optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 regulariser = qf.QScoreLoss(features, lambda1=1e-1, lambda2=1e-4)
-augment = v2.Compose([v2.RandomResizedCrop(28, (0.5, 1), antialias=True), v2.RandomHorizontalFlip()])
+augment = v2.Compose(
+    [v2.RandomResizedCrop(28, (0.5, 1), antialias=True), v2.RandomHorizontalFlip()]
+)
 cosine = nn.CosineSimilarity()
 
 for step, batch in enumerate(images[torch.randperm(len(images))].split(32)):
