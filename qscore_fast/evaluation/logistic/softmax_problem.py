@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.device_memory import room_for_rows
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.scatter import Scatter
 
@@ -16,7 +17,7 @@ from qscore_fast.evaluation.scatter import Scatter
 # on a GPU so that few kernels do much.
 BLOCK_LOGITS, BLOCK_ROWS = 1 << 22, 16384
 GPU_LOGITS, GPU_ROWS = 1 << 26, 1 << 18
-IN_MEMORY_BYTES = 8 << 30
+WIDENED_BYTES = 1 << 29  # of float64 rows, at a time
 
 
 class SoftmaxProblem:
@@ -30,7 +31,7 @@ class SoftmaxProblem:
         targets: (N,) int64 classes, 0 to C - 1.
         num_classes: C.
         device: where to compute.
-        in_memory: bytes.
+        in_memory: bytes; by default half of what is free on a GPU, 8 GiB on the CPU.
 
     Attributes:
         mean: (r,) float64 of the rows.
@@ -47,7 +48,7 @@ class SoftmaxProblem:
         num_classes: int,
         *,
         device: str | torch.device = "cpu",
-        in_memory: int = IN_MEMORY_BYTES,
+        in_memory: int | None = None,
     ) -> None:
         if len(rows) != len(targets):
             raise SettingsError(
@@ -71,17 +72,24 @@ class SoftmaxProblem:
         self.mean = scatter.mean
         self.covariance = scatter.centred / self.num_rows
         self._kept: Tensor | None = None
-        if self.num_rows * self.num_features * 4 <= in_memory:
-            self._kept = torch.cat([block for _, block in self._read(65536)])
+        room = room_for_rows(self.device) if in_memory is None else in_memory
+        if self.num_rows * self.num_features * 4 <= room:
+            self._kept = torch.empty(self.num_rows, self.num_features, device=self.device)
+            for start, centred in self._read_widened(65536):
+                self._kept[start : start + len(centred)] = centred
 
     def _read(self, size: int) -> Iterator[tuple[int, Tensor]]:
         """First row and (b, r) centred float32 of every block."""
-        start = 0
-        if self._kept is not None:
-            for start in range(0, self.num_rows, size):
-                yield start, self._kept[start : start + size]
+        if self._kept is None:
+            yield from self._read_widened(size)
             return
-        for block in self._rows.blocks(size):
+        for start in range(0, self.num_rows, size):
+            yield start, self._kept[start : start + size]
+
+    def _read_widened(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """The same, from the parts."""
+        start = 0
+        for block in self._rows.blocks(min(size, max(1, WIDENED_BYTES // (8 * self.num_features)))):
             wide = torch.from_numpy(np.array(block)).to(self.device).double()
             yield start, (wide - self.mean).float()
             start += len(block)

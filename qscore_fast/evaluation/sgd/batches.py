@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.device_memory import room_for_rows
 from qscore_fast.evaluation.feature_rows import FeatureRows
 
-HOST_BYTES = 8 << 30
 # Rows that are read from the parts, and copied to a device, at a time.
 BLOCK_BYTES = 64 << 20
 
@@ -53,7 +53,7 @@ class Batches:
         self._together = max(1, BLOCK_BYTES // (rows.row_bytes * batch_size)) * batch_size
         size = len(self._chosen) * rows.row_bytes
         self._kept: Tensor | None = None
-        if size <= (_room(self.device) if resident is None else resident):
+        if size <= (room_for_rows(self.device) if resident is None else resident):
             self._kept = torch.empty(
                 (len(self._chosen), rows.num_features),
                 dtype=getattr(torch, rows.dtype.name),
@@ -107,9 +107,3 @@ class Batches:
         block[ascending] = self._rows.gather(where[ascending])
         found = torch.from_numpy(block)
         return found.pin_memory() if self.device.type == "cuda" else found
-
-
-def _room(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
-    return HOST_BYTES
