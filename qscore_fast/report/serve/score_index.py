@@ -92,14 +92,13 @@ class ScoreIndex:
             return []
         # Backwards from the end is forwards from the other side.
         first = total - offset - limit if query.descending else offset
-        if table == "images":
-            source = TABLES[query.sort]
-            if where:
-                return self._filtered(source, where, values, offset, limit, query.descending)
-            chosen = f" where rowid between {first} and {first + limit - 1}"
-        else:
+        if table != "images":
             return self._sorted(table, where, values, query, first, limit)
-        found = self._images(f"select {NAMES} from {source}{chosen}", values)
+        order = TABLES[query.sort]
+        if where:
+            return self._filtered(order, where, values, offset, limit, query.descending)
+        inside = f"rowid between {first} and {first + limit - 1}"
+        found = self._images(f"select {NAMES} from {order} where {inside}", [])
         return found[::-1] if query.descending else found
 
     def _filtered(
