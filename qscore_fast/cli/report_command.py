@@ -63,6 +63,12 @@ written: OUT/report.html and OUT/report.json, or FILE and the JSON file beside i
         type=str | None,
         help=f"the run's encoder, for heat maps: {SPEC_HELP} (default: no heat maps)",
     )
+    add(
+        "--heat-layer",
+        type=str | None,
+        metavar="NAME",
+        help="of the encoder: whose activations the heat maps show (default: the last feature maps)",
+    )
     add_moved_source(parser)
     add_loading(parser)
     return add_json(parser)
@@ -104,6 +110,7 @@ def report(options: Namespace) -> None:
             num_resamples=options.resamples,
         ),
         None if options.encoder is None else encoder_from(options),
+        options.heat_layer,
     )
     result = {
         "html": str(written.html),

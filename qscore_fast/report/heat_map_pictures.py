@@ -24,13 +24,20 @@ class HeatMapPictures:
         store: the run.
         features: D, which tells each image's own features.
         encoder: that of the run.
+        layer: whose activations are shown, see ``heatmaps``.
 
     Raises:
         SettingsError: another encoder than the run's.
         EncoderError: it does not take the run's images.
     """
 
-    def __init__(self, store: Store, features: DiscriminativeFeatures, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        store: Store,
+        features: DiscriminativeFeatures,
+        encoder: Encoder,
+        layer: str | None = None,
+    ) -> None:
         asked = store.record.asked
         if encoder.fingerprint != asked["encoder"]["fingerprint"]:
             raise SettingsError(
@@ -42,6 +49,7 @@ class HeatMapPictures:
             encoder if encoder.preprocess == preprocess else encoder.with_preprocess(preprocess)
         )
         self._features = features
+        self._layer = layer
 
     def __call__(
         self, images: Sequence[Image.Image], feature: int | None = None
@@ -58,6 +66,7 @@ class HeatMapPictures:
             self._encoder,
             list(images),
             self._features if feature is None else [feature],
+            layer=self._layer,
             batch_size=BATCH,
         )
         maps = found.maps.float().cpu()

@@ -53,6 +53,7 @@ def write_report(
     out: str | os.PathLike[str] | None = None,
     settings: ReportSettings | None = None,
     encoder: Encoder | None = None,
+    layer: str | None = None,
 ) -> WrittenReport:
     """Write the report of a finished run.
 
@@ -62,18 +63,22 @@ def write_report(
             same name with .json.
         settings: what goes in.
         encoder: that of the run, for heat maps; None leaves them out.
+        layer: whose activations the heat maps show, see ``heatmaps``; by default the last feature maps.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
         StoreError: no complete run there, or a file cannot be written.
-        SettingsError: a file that was named does not fit the run, or the encoder is another one.
+        SettingsError: a file that was named does not fit the run, the encoder is another one, or has no such
+            layer.
         EncoderError: the encoder has no map of the image in it.
     """
     run = run if isinstance(run, ScoreRun) else ScoreRun(run)
     path = run.path / "report.html" if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"the report is an HTML file: end {path} in .html")
-    drawer = None if encoder is None else HeatMapPictures(Store(run.path), run.features, encoder)
+    drawer = None
+    if encoder is not None:
+        drawer = HeatMapPictures(Store(run.path), run.features, encoder, layer)
     content, shown = report_content(run, settings or ReportSettings(), drawer)
     page = rendered(content, shown)
     made_folder(path.parent)
