@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qscore_fast.finetuning.objectives import build_objective
     from qscore_fast.finetuning.regulariser import Lambdas, RepresentationRegulariser
     from qscore_fast.finetuning.run import finetune
+    from qscore_fast.finetuning.scratch import untrained_encoder
     from qscore_fast.finetuning.settings import Settings
     from qscore_fast.finetuning.trained import export_run, open_run
     from qscore_fast.finetuning.watching import TrainingStopped
@@ -27,6 +28,7 @@ _NAMES = {
     "objectives": ("build_objective",),
     "regulariser": ("Lambdas", "RepresentationRegulariser"),
     "run": ("finetune",),
+    "scratch": ("untrained_encoder",),
     "settings": ("Settings",),
     "trained": ("export_run", "open_run"),
     "watching": ("TrainingStopped",),
@@ -38,6 +40,7 @@ __all__ = [
     "Settings",
     "FineTuneRun",
     "TrainingStopped",
+    "untrained_encoder",
     "open_run",
     "export_run",
     "compare",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from qscore_fast.encoders import Encoder
 from qscore_fast.finetuning.objective import Objective
+from qscore_fast.finetuning.scratch import is_untrained
 from qscore_fast.finetuning.watching import read_log
 
 CHECKPOINTS = "checkpoints"
@@ -68,6 +69,6 @@ def trained_encoder(
         name=f"{start.name}, fine-tuned",
         system=start.system or objective.system,
         num_features=start.num_features,
-        source=start.source,
+        source=None if is_untrained(start) else start.source,
         architecture=start.architecture,
     )

@@ -76,7 +76,7 @@ def make_plan(settings: Settings, start: Start, num_images: int | None) -> Plan:
         warmup = min(base.warmup_epochs, steps / per_epoch / 10)
     heads = settings.warm_up_heads
     if heads is None:
-        heads = per_epoch if start.fresh_heads else 0
+        heads = per_epoch if start.fresh_heads and not start.untrained else 0
     heads_lr = recipe.heads_lr * start.batch_size / REFERENCE_BATCH
     return Plan(
         replace(recipe, warmup_epochs=warmup),

@@ -13,6 +13,7 @@ from qscore_fast.finetuning.objective import Objective
 from qscore_fast.finetuning.objectives import SYSTEMS, build_objective, objective_settings
 from qscore_fast.finetuning.plan import Plan
 from qscore_fast.finetuning.recipes import OFFICIAL_OBJECTIVES, Recipe, recipe_of
+from qscore_fast.finetuning.scratch import is_untrained
 from qscore_fast.finetuning.settings import Settings
 from qscore_fast.finetuning.view_recipes import views_of
 from qscore_fast.finetuning.views import ViewTransform
@@ -28,6 +29,7 @@ class Start:
         fresh: parts that the checkpoint lacks. fresh_heads: those of them with weights.
         transform: an image to its views. mode: the images' colour mode.
         recipe: of the preset. batch_size: images a step.
+        untrained: whether the backbone starts at random, too.
     """
 
     objective: Objective
@@ -38,10 +40,13 @@ class Start:
     mode: str
     recipe: Recipe
     batch_size: int
+    untrained: bool = False
 
     def notes(self, plan: Plan) -> list[str]:
         """What a user should know of how the training starts."""
-        found = []
+        found: list[str] = []
+        if self.untrained:
+            return found
         if self.fresh:
             found.append(
                 f"the checkpoint has no {', '.join(self.fresh)}: they start at random"
@@ -106,4 +111,5 @@ def starting(encoder: Encoder, system: str | None, settings: Settings) -> Start:
         encoder.preprocess.mode,
         recipe,
         batch_size,
+        is_untrained(encoder),
     )

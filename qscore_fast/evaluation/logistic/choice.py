@@ -60,3 +60,30 @@ def chosen_C(
     wanted = torch.from_numpy(targets[held])
     right = [int((fit.logits(h).argmax(1).cpu() == wanted).sum()) for fit in fits]
     return values[int(np.argmax(right))]
+
+
+def ridge_of(C: float, rows: FeatureRows) -> float:
+    """The ridge of the mean loss that C is, as a part of the mean variance of rows (N, r): see ``RIDGES``.
+
+    It means the same for the features of another encoder, however large they are; C does not.
+    """
+    return 1 / (C * _mean_variance(rows) * len(rows))
+
+
+def C_of_ridge(ridge: float, rows: FeatureRows) -> float:
+    """The C of such a ridge for rows (N, r).
+
+    Raises:
+        SettingsError: all rows are equal.
+    """
+    return 1 / (ridge * _mean_variance(rows) * len(rows))
+
+
+def _mean_variance(rows: FeatureRows) -> float:
+    count = len(rows)
+    mean = sum(block.sum(0, dtype=np.float64) for block in rows.blocks(8192)) / count
+    squares = sum(float(((block - mean) ** 2).sum()) for block in rows.blocks(8192))
+    variance = squares / (count * len(mean))
+    if not variance > 0:
+        raise SettingsError("all representations are equal: no probe can tell classes by them")
+    return variance

@@ -15,6 +15,7 @@ import torch
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.logistic import C_of_ridge, LogisticFit, ridge_of
 from qscore_fast.evaluation.probes import knn_probe, linear_probe
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.finetuning.comparison.result import BASE, CONTROL, Comparison, Probed
@@ -30,7 +31,7 @@ from qscore_fast.scoring.finalise import load_features
 
 ARMS: Mapping[str, Regulariser] = {CONTROL: "none", "lasso": "lasso", "qscore": "qscore"}
 
-PROBED = "probed.json"
+PROBED, LINEAR = "probed.json", "linear"
 _NEIGHBOURS = 20
 
 
@@ -54,7 +55,9 @@ def compare(
     """Train every arm with every seed, from the same start with the same order of images, and probe each.
 
     Of one seed the arms have the same fresh heads, the same images and the same augmentations in every
-    step; they differ in the regulariser alone. It can be stopped and called again like ``finetune``.
+    step; they differ in the regulariser alone. The strength of the linear probe's penalty is chosen for the
+    encoder as it is, and is the same for all, relative to their features' variance: differences between
+    arms are then none between choices. It can be stopped and called again like ``finetune``.
 
     Args:
         encoder, source, features, out, settings, system, device, devices, progress, note: as ``finetune``;
@@ -94,7 +97,8 @@ def compare(
 
     def ask(arm: str, seed: int | None, trained: Encoder, place: Path) -> Probed:
         say(f"probing {arm}" + ("" if seed is None else f", seed {seed}"))
-        return probed(arm, seed, trained, place, labelled, chosen, processes.device)
+        ridge = found[0].ridge if found else None
+        return probed(arm, seed, trained, place, labelled, chosen, processes.device, ridge)
 
     found: list[Probed] = []
     if processes.is_first:
@@ -128,8 +132,15 @@ def probed(
     labelled: Sequence[Source],
     features: DiscriminativeFeatures | None,
     device: str,
+    ridge: float | None = None,
 ) -> Probed:
-    """Probe one encoder, or read what was found for it before."""
+    """Probe one encoder, or read what was found for it before.
+
+    What the linear probe says of every image is written to ``place``, too; see ``LinearProbe.write``.
+
+    Args:
+        ridge: of the linear probe; None chooses it. See ``Probed``.
+    """
     made_folder(place)
     path = place / PROBED
     if path.exists():
@@ -137,7 +148,7 @@ def probed(
             known = Probed(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise StoreError(f"{path} is damaged ({error}): delete it") from error
-        if known.fingerprint == encoder.fingerprint:
+        if known.fingerprint == encoder.fingerprint and ridge in (None, known.ridge):
             return known
     # The encoder itself stays where it is.
     scoring = replace(encoder, module=copy.deepcopy(encoder.module))
@@ -152,8 +163,13 @@ def probed(
         )
         for images, name in zip(labelled, ("train", "test"), strict=True)
     )
-    linear = linear_probe(train, test)
-    neighbours = min(_NEIGHBOURS, len(FeatureRows.of(train)))
+    rows = FeatureRows.of(train)
+    linear = linear_probe(train, test, C=None if ridge is None else C_of_ridge(ridge, rows))
+    linear.write(place / LINEAR)
+    if ridge is None:
+        assert isinstance(linear.fit, LogisticFit)
+        ridge = ridge_of(linear.fit.C, rows)
+    neighbours = min(_NEIGHBOURS, len(rows))
     knn = knn_probe(train, test, ks=[neighbours])
     row = Probed(
         arm,
@@ -162,6 +178,7 @@ def probed(
         knn=knn.accuracies[neighbours][0],
         mean_q=mean_q(test, features),
         fingerprint=encoder.fingerprint,
+        ridge=ridge,
     )
     write_text(path, json.dumps(asdict(row)) + "\n")
     return row

@@ -28,6 +28,8 @@ class Probed:
         linear, knn: top-1 of the test images, from 0 to 1: logistic regression, and 20 neighbours.
         mean_q: of the test images, under the D that the trainings had; NaN without one.
         fingerprint: of the encoder.
+        ridge: of the linear probe, as a part of its features' mean variance (``ridge_of``): chosen on
+            held-out training images of the base, and the same for all arms.
     """
 
     arm: str
@@ -36,6 +38,7 @@ class Probed:
     knn: float
     mean_q: float
     fingerprint: str
+    ridge: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
