@@ -1,0 +1,2 @@
+def publish(result, folder):
+    raise SystemExit

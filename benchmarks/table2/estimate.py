@@ -1,0 +1,86 @@
+"""How long the experiment will take: a few real steps of every system, times what there is to do."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from qscore_fast.encoders import Encoder
+from qscore_fast.finetuning import Settings, finetune
+from qscore_fast.finetuning.planning import count_images, make_plan
+from qscore_fast.finetuning.starting import starting
+from qscore_fast.images import Source
+
+from ..science.estimate import PROBE_PASSES
+from ..science.estimate import estimate as chain_estimate
+from ..science.listing import Listing
+from .plan import Plan
+
+# The first steps make allocations and workers; the rate of the later ones counts.
+MEASURED, FIRST = 6, 2
+# Of one probe whose C is given, against one that looks for it.
+GIVEN_C = 1 / 8
+
+
+def step_seconds(
+    encoder: Encoder, images: Source, settings: Settings, work: Path, device: str
+) -> float:
+    """Seconds a step of the loop, measured here and now without a regulariser, which adds little."""
+    short = replace(
+        settings, regulariser="none", steps=MEASURED, epochs=None, warm_up_heads=0, log_every=FIRST,
+        monitor_every=1000, save_every=1000, keep=0, warmup_epochs=0, tensorboard=False,
+    )  # fmt: skip
+    shutil.rmtree(work, ignore_errors=True)
+    run = finetune(encoder, images, None, work, short, device=device)
+    shutil.rmtree(work, ignore_errors=True)
+    batch = starting(encoder, encoder.system, settings).batch_size
+    return statistics.fmean(batch / line["images_per_second"] for line in run.log()[1:])
+
+
+def num_steps(encoder: Encoder, images: Source, settings: Settings, work: Path) -> int:
+    """Of one training."""
+    count = count_images(images, settings, work, lambda _: None)
+    return make_plan(settings, starting(encoder, encoder.system, settings), count).all_steps
+
+
+def estimate(
+    plan: Plan,
+    encoders: dict[str, Encoder],
+    images: Source,
+    listed: Listing,
+    work: Path,
+    device: str,
+) -> dict[str, float]:
+    """Seconds by what is done; the rates are those of this machine at this moment.
+
+    Args:
+        encoders: by system, trained or not. listed: the images of the probes.
+    """
+    pretraining = tuning = probes = 0.0
+    for system in plan.systems:
+        encoder = encoders[system]
+        settings = plan.tuning_of(system)
+        seconds = step_seconds(encoder, images, settings, work / "estimate", device)
+        tuning += seconds * num_steps(encoder, images, settings, work) * plan.num_trainings
+        if plan.pretraining is not None:
+            wanted = plan.pretraining_of(system)
+            pretraining += seconds * num_steps(encoder, images, wanted, work)
+        one = chain_estimate(
+            encoder, listed.num_train, listed.num_test, listed.num_classes, 0, device
+        )
+        assert PROBE_PASSES
+        again = one["score"] + GIVEN_C * one["probe"]
+        probes += 2 * one["score"] + one["probe"] + plan.num_trainings * again
+    found = {"pre-training": pretraining, "further training": tuning, "probes": probes}
+    return {name: value for name, value in found.items() if value}
+
+
+def told(seconds: dict[str, float], say: Callable[[str], None]) -> None:
+    """Say it."""
+    from ..science.estimate import lines
+
+    for line in lines(seconds):
+        say(line)
