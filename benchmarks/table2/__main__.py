@@ -23,7 +23,7 @@ from ..science.steps import Steps
 from .comparing import compare_arms
 from .document import publish
 from .estimate import estimate, told
-from .plan import Plan, key_of, plan_of
+from .plan import Plan, plan_of
 from .pretraining import pretrain
 from .small_systems import small_encoder
 
@@ -50,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--data", type=Path, default=fashion_mnist.DEFAULT, help="Fashion-MNIST's four files")
     add("--images", type=int, default=12_000, help="of Fashion-MNIST, to train on")
-    add("--labelled", type=int, default=4_000, help="of these, for D and to train the probes on")
-    add("--test-images", type=int, default=4_000)
-    add("--pretraining-steps", type=int, default=240)
+    add("--labelled", type=int, default=6_000, help="of these, for D and to train the probes on")
+    add("--test-images", type=int, default=10_000)
+    add("--pretraining-steps", type=int, default=600)
     add(
         "--imagenet",
         type=Path,
@@ -166,7 +166,7 @@ def _system(
         wanted = plan.pretraining_of(system)
         made = steps.run(
             f"{system}-pretraining",
-            {"settings": key_of(wanted), "images": data["images"]},
+            {"settings": wanted.asked(), "images": data["images"]},
             lambda _: pretrain(
                 system, images, wanted, work / "pretraining", checkpoint, options.device
             ),
@@ -178,7 +178,7 @@ def _system(
     compared = steps.run(
         f"{system}-arms",
         {
-            "settings": key_of(settings),
+            "settings": settings.asked(),
             "arms": plan.arms,
             "seeds": plan.seeds,
             "encoder": encoder.fingerprint,

@@ -14,8 +14,8 @@ from qscore_fast.finetuning.planning import count_images, make_plan
 from qscore_fast.finetuning.starting import starting
 from qscore_fast.images import Source
 
-from ..science.estimate import PROBE_PASSES
 from ..science.estimate import estimate as chain_estimate
+from ..science.estimate import lines
 from ..science.listing import Listing
 from .plan import Plan
 
@@ -34,10 +34,10 @@ def step_seconds(
         monitor_every=1000, save_every=1000, keep=0, warmup_epochs=0, tensorboard=False,
     )  # fmt: skip
     shutil.rmtree(work, ignore_errors=True)
-    run = finetune(encoder, images, None, work, short, device=device)
+    log = finetune(encoder, images, None, work, short, device=device).log()
     shutil.rmtree(work, ignore_errors=True)
     batch = starting(encoder, encoder.system, settings).batch_size
-    return statistics.fmean(batch / line["images_per_second"] for line in run.log()[1:])
+    return statistics.fmean(batch / line["images_per_second"] for line in log[1:])
 
 
 def num_steps(encoder: Encoder, images: Source, settings: Settings, work: Path) -> int:
@@ -71,7 +71,6 @@ def estimate(
         one = chain_estimate(
             encoder, listed.num_train, listed.num_test, listed.num_classes, 0, device
         )
-        assert PROBE_PASSES
         again = one["score"] + GIVEN_C * one["probe"]
         probes += 2 * one["score"] + one["probe"] + plan.num_trainings * again
     found = {"pre-training": pretraining, "further training": tuning, "probes": probes}
@@ -80,7 +79,5 @@ def estimate(
 
 def told(seconds: dict[str, float], say: Callable[[str], None]) -> None:
     """Say it."""
-    from ..science.estimate import lines
-
     for line in lines(seconds):
         say(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         base = Settings(keep=0, collapse_below=0.0)
         return Plan(systems, checkpoints, None, arms, tuple(options.seeds), replace(base, **given))
     tuning = replace(
-        _SMALL, **{"lr": 5e-4, "steps": 24, **given}, log_every=4, monitor_every=24, save_every=1000
+        _SMALL, **{"lr": 5e-4, "steps": 60, **given}, log_every=6, monitor_every=60, save_every=1000
     )
     pretraining = replace(
         _SMALL, regulariser="none", lr=2e-3, steps=options.pretraining_steps, log_every=10,
@@ -122,8 +122,3 @@ def _checkpoint(text: str) -> tuple[str, Path]:
     if not mark or not path:
         raise SettingsError(f"--checkpoints takes SYSTEM=FILE, got {text!r}")
     return system, Path(path)
-
-
-def key_of(settings: Settings) -> dict[str, Any]:
-    """What a finished step must have been done with."""
-    return {**asdict(settings), "workers": None}
