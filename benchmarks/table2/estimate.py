@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +25,14 @@ MEASURED, FIRST = 6, 2
 GIVEN_C = 1 / 8
 
 
-def step_seconds(
-    encoder: Encoder, images: Source, settings: Settings, work: Path, device: str
-) -> float:
+def step_seconds(encoder: Encoder, images: Source, settings: Settings, device: str) -> float:
     """Seconds a step of the loop, measured here and now without a regulariser, which adds little."""
     short = replace(
         settings, regulariser="none", steps=MEASURED, epochs=None, warm_up_heads=0, log_every=FIRST,
         monitor_every=1000, save_every=1000, keep=0, warmup_epochs=0, tensorboard=False,
     )  # fmt: skip
-    shutil.rmtree(work, ignore_errors=True)
-    log = finetune(encoder, images, None, work, short, device=device).log()
-    shutil.rmtree(work, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as work:
+        log = finetune(encoder, images, None, work, short, device=device).log()
     batch = starting(encoder, encoder.system, settings).batch_size
     return statistics.fmean(batch / line["images_per_second"] for line in log[1:])
 
@@ -63,7 +60,7 @@ def estimate(
     for system in plan.systems:
         encoder = encoders[system]
         settings = plan.tuning_of(system)
-        seconds = step_seconds(encoder, images, settings, work / "estimate", device)
+        seconds = step_seconds(encoder, images, settings, device)
         tuning += seconds * num_steps(encoder, images, settings, work) * plan.num_trainings
         if plan.pretraining is not None:
             wanted = plan.pretraining_of(system)
