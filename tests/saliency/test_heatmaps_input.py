@@ -135,7 +135,9 @@ def test_a_layer_that_the_representation_does_not_depend_on(frozen: bool) -> Non
 
     encoder = small_encoder(Aside().requires_grad_(not frozen), "aside")
     assert qf.heatmaps(encoder, noise(2, 32, 32), [1]).layer == "used"
-    with pytest.raises(qf.QScoreError, match="does not depend on layer 'aside': .* are aside, used"):
+    with pytest.raises(
+        qf.QScoreError, match="does not depend on layer 'aside': .* are aside, used"
+    ):
         qf.heatmaps(encoder, noise(2, 32, 32), [1], layer="aside")
 
 
