@@ -1,0 +1,135 @@
+"""What is significant and what is not, decided by the intervals."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from qscore_fast.finetuning.comparison import Interval
+from qscore_fast.finetuning.comparison.result import BASE, CONTROL
+
+from ..science.claims import FAILS, HOLDS, OPEN, Verdict, by_interval
+from .gains import System, arms_of, gain, over_systems
+from .published import NAMES, TABLE_2, of_system
+
+QSCORE, LASSO = "qscore", "lasso"
+
+
+def verdicts(systems: list[System]) -> list[Verdict]:
+    """Every claim that the arms at hand can decide. Over several systems a system counts as one sample."""
+    arms = arms_of(systems)
+    found = []
+    if {QSCORE, CONTROL} <= set(arms):
+        found += [
+            _difference("Q-Score raises the linear probe's accuracy over the control, the same training "
+                        "without it.", systems, QSCORE, "linear", CONTROL),
+            _as_in_the_paper(systems),
+            _difference("It raises that of kNN.", systems, QSCORE, "knn", CONTROL),
+            _difference("It raises mean Q of the test images, under the D of the start.",
+                        systems, QSCORE, "mean_q", CONTROL, scale=1),
+            _difference("Q-Score then predicts better where the probe is right (AUROC, D made anew).",
+                        systems, QSCORE, "auroc", CONTROL),
+        ]  # fmt: skip
+    if {QSCORE, LASSO} <= set(arms):
+        found.append(_difference("It raises the linear probe's accuracy over lasso.",
+                                 systems, QSCORE, "linear", LASSO))  # fmt: skip
+    if CONTROL in arms:
+        found.append(_difference("Further training alone raises the linear probe's accuracy over the base.",
+                                 systems, CONTROL, "linear", BASE))  # fmt: skip
+    return found
+
+
+def chance(systems: list[System]) -> tuple[int, float]:
+    """How many intervals of single systems the verdicts rest on, and how many leave 0 out by chance."""
+    questions = [(QSCORE, m, CONTROL) for m in ("linear", "knn", "mean_q", "auroc")]
+    questions += [(QSCORE, "linear", LASSO), (CONTROL, "linear", BASE)]
+    intervals = [gain(s, arm, measure, over) for s in systems for arm, measure, over in questions]
+    count = sum(one is not None and one.half_width is not None for one in intervals)
+    return count, 0.05 * count
+
+
+def collapsed(systems: list[System]) -> list[str]:
+    """Whose representations collapsed: "VICReg, lasso, seed 1"."""
+    return [
+        f"{NAMES[system['system']]}, {row['arm']}, seed {row['seed']}"
+        for system in systems
+        for row in system["rows"]
+        if row["collapsed"]
+    ]
+
+
+def _difference(
+    claim: str, systems: list[System], arm: str, measure: str, over: str, scale: float = 100
+) -> Verdict:
+    each = {s["system"]: one for s in systems if (one := gain(s, arm, measure, over)) is not None}
+    above, below, same = [], [], []
+    for system, one in each.items():
+        verdict = _of(one)
+        {HOLDS: above, FAILS: below, OPEN: same}[verdict].append(NAMES[system])
+    whole = over_systems(systems, arm, measure, over)
+    if whole is None:
+        return Verdict(claim, OPEN, "it could not be measured")
+    digits = ".2f" if scale == 100 else ".4f"
+    text = f"{shown(whole, scale, digits)} on average; by system: {_names(above)} significantly above, " \
+           f"{_names(below)} significantly below, {_names(same)} neither"  # fmt: skip
+    return Verdict(claim, _of(whole), text)
+
+
+def _as_in_the_paper(systems: list[System]) -> Verdict:
+    known = [found for s in systems if (found := of_system(s["system"])) is not None]
+    means = [
+        statistics.fmean(after - before for before, after in (one[n] for one in known))
+        for n in (0, 1)
+    ]
+    whole = over_systems(systems, QSCORE, "linear")
+    claim = "It gains as much as in the paper."
+    assert whole is not None
+    if whole.half_width is None:
+        verdict = OPEN
+    else:
+        low, high = 100 * (whole.mean - whole.half_width), 100 * (whole.mean + whole.half_width)
+        verdict = FAILS if high < min(means) else HOLDS if low > min(means) else OPEN
+    return Verdict(
+        claim,
+        verdict,
+        f"{shown(whole, 100, '.2f')} points here; in the paper {means[0]:+.2f} (ImageNet-100) and "
+        f"{means[1]:+.2f} (ImageNet-1K) for the same systems, over a base whose further training is not said",
+    )
+
+
+def _of(interval: Interval) -> str:
+    if interval.half_width is None:
+        return OPEN
+    return by_interval(interval.mean - interval.half_width, interval.mean + interval.half_width)
+
+
+def shown(interval: Interval, scale: float, digits: str) -> str:
+    """A difference with its sign: "+0.12 ± 0.30"."""
+    text = format(scale * interval.mean, "+" + digits)
+    if interval.half_width is None:
+        return text
+    return f"{text} ± {scale * interval.half_width:{digits}}"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if names else "none"
+
+
+def facts(result: dict[str, Any]) -> list[str]:
+    """What else a reader must know to judge the verdicts; only what the figures say."""
+    systems = result["systems"]
+    found = []
+    stopped = [*result["stopped"].items()]
+    missing = [name for name in TABLE_2 if not any(_is(s["system"], name) for s in systems)]
+    if missing:
+        found.append(f"Missing here: {', '.join(NAMES[name] for name in missing)}.")
+    found += [f"{NAMES[system]} stopped: {reason}." for system, reason in stopped]
+    fallen = collapsed(systems)
+    found.append(
+        f"Collapsed: {'; '.join(fallen)}." if fallen else "No representation collapsed in any arm."
+    )
+    return found
+
+
+def _is(system: str, name: str) -> bool:
+    return system == name or (name == "moco" and system.startswith("moco"))
