@@ -23,8 +23,9 @@ from ..science.steps import Steps
 from .comparing import compare_arms
 from .document import publish
 from .estimate import estimate, told
+from .paper_rate import moved_at_both_rates
 from .plan import Plan, plan_of
-from .pretraining import pretrain
+from .pretraining import pretrain, untrained
 from .small_systems import small_encoder
 
 
@@ -188,7 +189,26 @@ def _system(
             encoder, images, labelled, settings, plan.arms, plan.seeds, work, options.device, say
         ),
     )
-    return {"checkpoint": checkpoint.name, "pretraining": made, **compared}
+    before = moved = None
+    if plan.pretraining is not None:
+        before = steps.run(
+            f"{system}-untrained",
+            {"encoder": small_encoder(system).fingerprint, "data": data},
+            lambda place: untrained(system, labelled, place, options.device),
+        )
+    if plan.pretraining is not None and "qscore" in plan.arms:
+        moved = steps.run(
+            f"{system}-paper-rate",
+            {"settings": settings.asked(), "encoder": encoder.fingerprint, "data": data},
+            lambda _: moved_at_both_rates(encoder, images, settings, work, options.device),
+        )
+    return {
+        "checkpoint": checkpoint.name,
+        "pretraining": made,
+        "untrained": before,
+        "moved": moved,
+        **compared,
+    }
 
 
 def _count(images: Source) -> str:

@@ -50,16 +50,18 @@ def _opening(result: dict[str, Any]) -> str:
         else "published or given ones"
     )
     text = f"""
-Does an encoder get better when it is trained further with Q-Score, or only when it is trained further? Written by
-`python -m benchmarks.table2`; every figure is from `{result["file"]}`, made on {environment["device"]}
-({environment["cores"]} cores) with torch {environment["torch"]}, Python {environment["python"]}.
+Does an encoder get better when it is trained further with Q-Score, or only when it is trained further?
+Written by `python -m benchmarks.table2`; every figure is from `{result["file"]}`, made on
+{environment["device"]} ({environment["cores"]} cores) with torch {environment["torch"]}, Python
+{environment["python"]}.
 
-{data["name"]}: {data["images"]} to train on; for D and the probes {data["probes"]}. The checkpoints are {origin}.
-From each, every arm was trained with {len(plan["seeds"])} seeds; the arms of one seed see the same images,
-augmentations and fresh parts in every step and differ in the regulariser alone.
+{data["name"]}: {data["images"]} to train on; for D and the probes {data["probes"]}. The checkpoints are
+{origin}. From each, every arm was trained with {len(plan["seeds"])} seeds; the arms of one seed see the same
+images, augmentations and fresh parts in every step and differ in the regulariser alone.
 
-± is half of a 95 % interval of Student's t over the seeds, * says that the interval leaves 0 out. The seeds are
-those of the further training: each system has one checkpoint, so an interval says nothing about another one.
+± is half of a 95 % interval of Student's t over the seeds, * says that the interval leaves 0 out. The seeds
+are those of the further training: each system has one checkpoint, so an interval says nothing about another
+one.
 """
     return "# Table 2\n\n" + _filled(text)
 
@@ -69,8 +71,8 @@ def _reading(result: dict[str, Any]) -> str:
     rows = [f"| {v.claim} | **{v.verdict}** | {v.because} |" for v in verdicts(systems)]
     count, expected = chance(systems)
     text = (
-        f"A verdict is that of the interval over the systems' mean gains, where a system counts as one sample; "
-        f"*open* means that it holds 0. Of the {count} intervals of single systems beneath, about "
+        "A verdict is that of the interval over the systems' mean gains, where a system counts as one sample. "
+        f"*Open* means that the interval does not decide. Of the {count} intervals of single systems, about "
         f"{expected:.0f} would leave 0 out by chance. Gains in points of top-1 and of AUROC; mean Q as it is."
     )
     return "\n".join(
@@ -141,9 +143,9 @@ def _representations(systems: list[System]) -> str:
                 ]
             )
     text = (
-        "Of the test images. Mean Q is under the D of the start; the AUROC, in per cent, is that of Q against the "
-        "linear probe's being right, under a D made anew from the training images of the trained encoder; 50 is "
-        "chance. A representation counts as collapsed below a tenth of the base's normalised standard "
+        "Of the test images. Mean Q is under the D of the start; the AUROC, in per cent, is that of Q "
+        "against the linear probe's being right, under a D made anew from the training images of the trained "
+        "encoder; 50 is chance. A representation counts as collapsed below a tenth of the base's normalised standard "
         "deviation ([finetuning.md](finetuning.md))."
     )
     return "\n".join(["## Representations", "", _filled(text), "", *_lines(head, rows)])
@@ -152,7 +154,7 @@ def _representations(systems: list[System]) -> str:
 def _starts(result: dict[str, Any]) -> str:
     made = result["plan"]["pretraining"] is not None
     head = ["system", "checkpoint", "network", "eps", "D", "empty"]
-    head += ["steps", "first loss", "last loss"] if made else []
+    head += ["untrained", "pre-training", "first loss", "last loss"] if made else []
     head += ["loss after further training", "Q term", "column term"]
     rows = []
     for system in result["systems"]:
@@ -167,15 +169,25 @@ def _starts(result: dict[str, Any]) -> str:
         ]
         if made:
             about = system["pretraining"]
-            row += [f"{about['steps']:,}", f"{about['first_ssl']:.3f}", f"{about['last_ssl']:.3f}"]
+            row += [
+                f"{100 * system['untrained']['linear']:.2f}",
+                f"{about['steps']:,} steps",
+                f"{about['first_ssl']:.3f}",
+                f"{about['last_ssl']:.3f}",
+            ]
         logs = [row_["log"] for row_ in system["rows"] if row_["arm"] == "qscore"]
         for name, digits in (("ssl", ".3f"), ("q_term", ".1e"), ("column_term", ".1e")):
             row.append(format(sum(log[name] for log in logs) / len(logs), digits) if logs else "")
         rows.append(row)
     text = (
         "eps is the largest at which at most 1 % of the training images have no active feature of D, chosen "
-        "without labels ([discovery.md](discovery.md)). The last columns are of the Q-Score arm's last logged "
-        "step, mean over the seeds: the system's own loss, and what the two terms add to it."
+        "without labels ([discovery.md](discovery.md)). "
+    )
+    if made:
+        text += "*Untrained* is the linear probe of the network before pre-training. "
+    text += (
+        "The last columns are of the Q-Score arm's last logged step, mean over the seeds: the system's own "
+        "loss, and what the two terms add to it."
     )
     return "\n".join(
         ["## Checkpoints, D, and the size of the terms", "", _filled(text), "", *_lines(head, rows)]
@@ -193,8 +205,8 @@ def _settings(result: dict[str, Any]) -> str:
     ]
     if before is not None:
         lines.append(
-            f"- Pre-training: {_optimiser(before)}, {before['steps']:,} steps of {before['batch_size']} images, "
-            "lambda = 0; the same small ResNet for all, padded as each system pads."
+            f"- Pre-training: {_optimiser(before)}, {before['steps']:,} steps of {before['batch_size']} "
+            "images, lambda = 0; the same small ResNet for all, padded as each system pads."
         )
         changed = [
             f"{NAMES[system]} {', '.join(f'{k} {v}' for k, v in values_.items())}"
@@ -204,14 +216,17 @@ def _settings(result: dict[str, Any]) -> str:
         lines.append(
             f"- Objectives as official ([objectives.md](objectives.md)) but for: {'; '.join(changed)}."
         )
-    if not plan["lr_of_the_paper"]:
+    moved = [system["moved"] for system in result["systems"] if system["moved"]]
+    if moved:
+        paper, here = (sum(one[name] for one in moved) / len(moved) for name in ("paper", "here"))
         lines.append(
-            f"- The paper's rate, 1e-5 with LARS over 50 epochs of ImageNet, would leave the weights where they "
-            f"are in a training as short as this one: the rate here is {tuning['lr']:g}."
+            "- The rate is not the paper's (1e-5 with LARS, 50 epochs of ImageNet): in a training as short as "
+            f"this one that moves the weights by {paper:.1e} of their length, and the rate here by "
+            f"{here:.1e} (means over the systems, first seed of Q-Score)."
         )
     lines.append(
-        "- Linear probe: multinomial logistic regression; its penalty is chosen on held-out training images of "
-        "the base and is the same for all arms relative to their features' variance."
+        "- Linear probe: multinomial logistic regression; its penalty is chosen on held-out training images "
+        "of the base and is the same for all arms relative to their features' variance."
     )
     return "\n".join(["## Settings", "", *(_filled(line, "  ") for line in lines)])
 
@@ -231,11 +246,12 @@ python -m benchmarks.table2 --out work --imagenet PATH --checkpoints simclr=FILE
 python -m benchmarks.table2 --out work --imagenet PATH --classes imagenet100 --checkpoints ...
 ```
 
-The first one pre-trains all eight systems, too; their checkpoints are `work/SYSTEM/SYSTEM.pth`. The second and third
-make the paper's own table from published checkpoints with the paper's own settings. The time is estimated first, from
-a few steps of every system. What is stopped goes on with the same command: trainings at their last checkpoint, the
-rest by steps. Several processes can share the work, each with `--systems` of its own and the same `--out`; the command
-without `--systems` then puts everything together. `--document docs` writes this page.
+The first one pre-trains all eight systems, too; their checkpoints are `work/SYSTEM/SYSTEM.pth`. The second
+and third make the paper's own table from published checkpoints with the paper's own settings. The time is
+estimated first, from a few steps of every system. What is stopped goes on with the same command: trainings at
+their last checkpoint, the rest by steps. Several processes can share the work, each with `--systems` of its
+own and the same `--out`; the command without `--systems` then puts everything together. `--document docs`
+writes this page.
 """
 
 

@@ -64,7 +64,6 @@ class Plan:
             "pretraining": None if self.pretraining is None else self.pretraining.asked(),
             "objectives": {} if self.pretraining is None else dict(OBJECTIVES),
             "tuning": self.tuning.asked(),
-            "lr_of_the_paper": self.tuning.lr in (None, 1e-5),
         }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qscore_fast.finetuning import Settings, finetune
+from qscore_fast.finetuning.comparison.arms import probed
 from qscore_fast.finetuning.export import export
 from qscore_fast.images import Source
 
@@ -28,3 +29,12 @@ def pretrain(
         "last_ssl": lines[-1]["ssl"],
         "checkpoint_bytes": checkpoint.stat().st_size,
     }
+
+
+def untrained(
+    system: str, labelled: dict[str, Source], work: Path, device: str
+) -> dict[str, float]:
+    """What probes say of the network before it was trained at all."""
+    sources = [labelled["train"], labelled["test"]]
+    found = probed("untrained", None, small_encoder(system), work, sources, None, device)
+    return {"linear": found.linear, "knn": found.knn}
