@@ -71,7 +71,7 @@ def _reading(result: dict[str, Any]) -> str:
     rows = [f"| {v.claim} | **{v.verdict}** | {v.because} |" for v in verdicts(systems)]
     count, expected = chance(systems)
     text = (
-        "A verdict is that of the interval over the systems' mean gains, where a system counts as one sample. "
+        "A verdict is that of the interval over the systems' mean gains; a system counts as one sample. "
         f"*Open* means that the interval does not decide. Of the {count} intervals of single systems, about "
         f"{expected:.0f} would leave 0 out by chance. Gains in points of top-1 and of AUROC; mean Q as it is."
     )
@@ -145,8 +145,8 @@ def _representations(systems: list[System]) -> str:
     text = (
         "Of the test images. Mean Q is under the D of the start; the AUROC, in per cent, is that of Q "
         "against the linear probe's being right, under a D made anew from the training images of the trained "
-        "encoder; 50 is chance. A representation counts as collapsed below a tenth of the base's normalised standard "
-        "deviation ([finetuning.md](finetuning.md))."
+        "encoder; 50 is chance. A representation counts as collapsed below a tenth of the base's normalised "
+        "standard deviation ([finetuning.md](finetuning.md))."
     )
     return "\n".join(["## Representations", "", _filled(text), "", *_lines(head, rows)])
 
@@ -220,8 +220,8 @@ def _settings(result: dict[str, Any]) -> str:
     if moved:
         paper, here = (sum(one[name] for one in moved) / len(moved) for name in ("paper", "here"))
         lines.append(
-            "- The rate is not the paper's (1e-5 with LARS, 50 epochs of ImageNet): in a training as short as "
-            f"this one that moves the weights by {paper:.1e} of their length, and the rate here by "
+            "- The rate is not the paper's (1e-5 with LARS, 50 epochs of ImageNet): in a training as short "
+            f"as this one that moves the weights by {paper:.1e} of their length, and the rate here by "
             f"{here:.1e} (means over the systems, first seed of Q-Score)."
         )
     lines.append(

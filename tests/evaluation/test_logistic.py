@@ -11,7 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from qscore_fast.demo.fashion_mnist import read_idx
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic, grid_of_C
+from qscore_fast.evaluation.logistic import (
+    C_of_ridge,
+    SoftmaxProblem,
+    chosen_C,
+    fit_logistic,
+    grid_of_C,
+    ridge_of,
+)
 from qscore_fast.evaluation.logistic.lbfgs import Minimum, lbfgs
 
 
@@ -178,3 +185,21 @@ def test_a_C_that_makes_no_sense_is_refused(digits, C):
     x, y = digits
     with pytest.raises(SettingsError, match="C is"):
         fit_logistic(SoftmaxProblem(FeatureRows.of(x[:50]), y[:50], 10), [1.0, C])
+
+
+def test_a_ridge_means_the_same_whatever_the_scale(digits):
+    h, targets = digits
+    rows, larger = FeatureRows.of(h), FeatureRows.of(30 * h)
+    C = 1e-3
+    ridge = ridge_of(C, rows)
+    assert ridge == pytest.approx(1 / (C * np.asarray(h, np.float64).var(0).mean() * len(h)))
+    assert C_of_ridge(ridge, rows) == pytest.approx(C)
+    logits = [
+        fit_logistic(SoftmaxProblem(some, targets, 10), [C_of_ridge(ridge, some)])[0].logits(
+            torch.from_numpy(np.asarray(factor * h, np.float32))
+        )
+        for some, factor in ((rows, 1), (larger, 30))
+    ]
+    torch.testing.assert_close(*logits, rtol=0.01, atol=0.01)
+    with pytest.raises(SettingsError, match="all representations are equal"):
+        C_of_ridge(ridge, FeatureRows.of(np.ones((4, 3), np.float32)))

@@ -105,6 +105,13 @@ def test_compare_and_read_back(few_images: Path, held_out: Path, tmp_path: Path)
     assert logs["control", 4][0]["ssl"] != logs["control", 5][0]["ssl"]
     assert all(line["loss"] == line["ssl"] for line in logs["control", 4])
     assert len({one.fingerprint for one in found.probed}) == 7
+    # One strength of the penalty for all, of whatever scale their features are.
+    assert len({one.ridge for one in found.probed}) == 1
+    for place in ("base", "qscore-seed5/probes"):
+        probe = json.loads((tmp_path / place / "linear" / "probe.json").read_text())
+        rows = qf.ScoreRun(tmp_path / place / "train").embeddings().astype("float64")
+        expected = 1 / (found.probed[0].ridge * rows.var(0).mean() * len(rows))
+        assert probe["C"] == pytest.approx(expected)
     # The probes, another way: nearest centroid would do; here the top-1 of the run's own tables.
     test = qf.ScoreRun(tmp_path / "base" / "test")
     h = torch.from_numpy(test.embeddings().astype("float32"))
