@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
@@ -27,7 +27,7 @@ def run_chain(
     folder: Path,
     say: Callable[[str], None],
     *,
-    eps: float = 4.0,
+    eps: float | Literal["auto"] = 4.0,
     num_resamples: int = 10_000,
     shares: tuple[float, ...] = SHARES,
     num_seeds: int = 4,

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+from .beside import beside
 from .claims import verdicts
 from .published import FIG_2, FIG_2_SHARES, TABLE_1
 
 METRICS = ("auroc", "auprc_success", "auprc_error", "fpr95", "aurc", "augrc")
 
 
-def document(run: dict[str, Any]) -> str:
-    """The whole text, from what ``python -m benchmarks.science`` wrote."""
+def stem_of(run: dict[str, Any]) -> str:
+    """What the names of a run's document and figures begin with: "science", or with its label."""
+    return "-".join(filter(None, ("science", run.get("label"))))
+
+
+def document(run: dict[str, Any], others: Sequence[dict[str, Any]] = ()) -> str:
+    """The whole text, from what ``python -m benchmarks.science`` wrote.
+
+    Args:
+        others: of other encoders, to stand beside this one.
+    """
     chain, environment = run["chain"], run["environment"]
     parts = [
         _opening(run, chain, environment),
         _claims(chain),
+        beside(run, list(others)),
         _table_1(chain),
         _rivals(chain["failure"]),
-        _features(chain),
-        _compression(chain),
+        _features(chain, stem_of(run)),
+        _compression(chain, stem_of(run)),
         _measures(chain["measures"]),
         _planted(run["planted"]),
         _again(),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def _opening(run: dict[str, Any], chain: dict[str, Any], environment: dict[str, Any]) -> str:
@@ -115,7 +127,7 @@ def _estimate(found: dict[str, Any]) -> str:
     return text if interval is None else f"{text} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def _features(chain: dict[str, Any]) -> str:
+def _features(chain: dict[str, Any], stem: str) -> str:
     found = chain["discovery"]
     names = {"below": "below the band (rare)", "in_d": "in D", "above": "above the band (general)"}
     rows = [
@@ -127,7 +139,7 @@ def _features(chain: dict[str, Any]) -> str:
     jaccard, chance = found["jaccard"], found["jaccard_by_chance"]
     return "\n".join(
         ["## Discovery (Fig. 1)", "",
-         "![How often each feature fires](images/science-activations.svg)", "",
+         f"![How often each feature fires](images/{stem}-activations.svg)", "",
          "Purity is the largest class's share of a feature's activations among the training images.", "",
          "| live features | number | mean purity |", "|---|---|---|", *rows, "",
          _filled(
@@ -138,7 +150,7 @@ def _features(chain: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def _compression(chain: dict[str, Any]) -> str:
+def _compression(chain: dict[str, Any], stem: str) -> str:
     curve = chain["compression"]
     points = {(p["strategy"], p["share"]): p for p in curve["points"]}
     rows = []
@@ -159,7 +171,7 @@ def _compression(chain: dict[str, Any]) -> str:
         )
     return "\n".join(
         ["## Compression (Fig. 2)", "",
-         "![Accuracy against the share of features left out](images/science-compression.svg)", "",
+         f"![Accuracy against the share of features left out](images/{stem}-compression.svg)", "",
          f"Top-1 in per cent by share kept; {curve['probe']}, the same for all.", "",
          curve["markdown"].strip(), "",
          "Points lost against all features, discriminative / random; the paper's are read off its figure "
@@ -218,6 +230,7 @@ def _again() -> str:
 python -m benchmarks.science --out work                      # Fashion-MNIST (Debian's dataset-fashion-mnist)
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT --classes imagenet100
+python -m benchmarks.science --from FILE --beside OTHER --document docs     # this page again, from results
 ```
 
 The second and third make the paper's own tables, for ImageNet-1K and ImageNet-100: PATH holds the original

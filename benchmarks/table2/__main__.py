@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", help="of ImageNet, these alone: imagenet100, or a file of wnids")
     add("--checkpoints", nargs="+", default=[], metavar="SYSTEM=FILE", help="start from these")
     add("--systems", nargs="+", help="these alone; several processes can share an experiment so")
+    add("--pretrain-only", action="store_true", help="make the checkpoints, train none further")
     add("--arms", nargs="+", default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--lr", type=float, help="of the further training; on ImageNet the paper's 1e-5 by default")
@@ -83,6 +84,8 @@ def run(options: argparse.Namespace) -> Path:
     """Run the experiment; the path of its results."""
     plan = plan_of(options)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.pretrain_only:
+        return _pretrain_only(plan, options)
     name, images, labelled = _sources(options)
     listed = listing(labelled["train"], labelled["test"])
     say(f"to train on: {_count(images)}; for the probes: {listed.line()}")
@@ -131,14 +134,14 @@ def _sources(options: argparse.Namespace) -> tuple[str, Source, dict[str, Source
         )
         return name, sources["train"], sources
     place = options.out / "images"
-    train = fashion_mnist.class_folders(options.data, place, options.images)["train"]
+    train = _to_train_on(options)
     probes = {
         "train": fashion_mnist.class_folders(options.data, place, options.labelled)["train"],
         "test": fashion_mnist.class_folders(options.data, place, options.test_images)["test"],
     }
     return (
         "Fashion-MNIST",
-        open_source(train),
+        train,
         {split: open_source(path) for split, path in probes.items()},
     )
 
@@ -163,15 +166,7 @@ def _system(
     work.mkdir(exist_ok=True)
     made = None
     if plan.pretraining is not None:
-        checkpoint = work / f"{system}.pth"
-        wanted = plan.pretraining_of(system)
-        made = steps.run(
-            f"{system}-pretraining",
-            {"settings": wanted.asked(), "images": data["images"]},
-            lambda _: pretrain(
-                system, images, wanted, work / "pretraining", checkpoint, options.device
-            ),
-        )
+        checkpoint, made = _pretrained(plan, system, steps, images, options)
     else:
         checkpoint = plan.checkpoints[system]
     encoder = load_encoder(checkpoint, system, device="cpu")
@@ -209,6 +204,38 @@ def _system(
         "moved": moved,
         **compared,
     }
+
+
+def _to_train_on(options: argparse.Namespace) -> Source:
+    place = options.out / "images"
+    return open_source(fashion_mnist.class_folders(options.data, place, options.images)["train"])
+
+
+def _pretrain_only(plan: Plan, options: argparse.Namespace) -> Path:
+    if plan.pretraining is None:
+        raise SettingsError("--pretrain-only makes checkpoints, and --checkpoints gives them")
+    images, steps = _to_train_on(options), Steps(options.out, say)
+    for system in plan.systems:
+        checkpoint, _ = _pretrained(plan, system, steps, images, options)
+        say(f"{system}: {checkpoint}")
+    return options.out
+
+
+def _pretrained(
+    plan: Plan, system: str, steps: Steps, images: Source, options: argparse.Namespace
+) -> tuple[Path, dict[str, Any]]:
+    """A system's checkpoint in its official layout, and how it was made."""
+    work = options.out / system
+    work.mkdir(exist_ok=True)
+    checkpoint, wanted = work / f"{system}.pth", plan.pretraining_of(system)
+    made = steps.run(
+        f"{system}-pretraining",
+        {"settings": wanted.asked(), "images": _count(images)},
+        lambda _: pretrain(
+            system, images, wanted, work / "pretraining", checkpoint, options.device
+        ),
+    )
+    return checkpoint, made
 
 
 def _count(images: Source) -> str:

@@ -174,6 +174,23 @@ def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
     (file,) = tmp_path.joinpath("results").rglob("science-*.json")
     assert json.loads(file.read_text())["chain"] == chain
 
+    # Another encoder's results beside it, under a name of their own.
+    other = json.loads(file.read_text()) | {"label": "other"}
+    other["chain"]["data"] |= {"encoder": "another", "eps": 2.5}
+    other["chain"]["probe"]["top1"] = 0.1234
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    words = ["--from", str(tmp_path / "other.json"), "--document", str(tmp_path / "docs")]
+    assert main([*words, "--beside", str(file)]) == 0
+    text = (tmp_path / "docs" / "science-other.md").read_text()
+    assert "images/science-other-activations.svg" in text
+    assert f"| linear probe, top-1 % | 12.34 | {100 * chain['probe']['top1']:.2f} |" in text
+    assert "](science.md) |" in text
+    assert main(words[:2]) == 2
+    assert "give --document" in capsys.readouterr().err
+    file.write_text("{}")
+    assert main([*words, "--beside", str(file)]) == 2
+    assert "is no file of results" in capsys.readouterr().err
+
 
 @pytest.fixture(scope="module")
 def small_chain(tree, checkpoint, tmp_path_factory):
