@@ -50,7 +50,8 @@ def fit(module: Somebodys, callback: QScoreCallback, **given: Any) -> None:
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[callback], **given,
     )  # fmt: skip
-    trainer.fit(module, VIEWS)
+    # A bare list would be taken for several loaders.
+    trainer.fit(module, torch.utils.data.DataLoader(VIEWS, batch_size=None))
 
 
 def by_hand(lambda1: float, lambda2: float, views: int = 2) -> list[Tensor]:

@@ -59,8 +59,10 @@ def draw_curves(folder: Path) -> list[Path]:
                 *zip(*points, strict=True), dashes, color=colour, linewidth=1.2, marker=marker,
                 label=WORDS.get(name),
             )  # fmt: skip
-        axis.set_title(title, fontsize=9, loc="left")
+        axis.set_title(title, fontsize=9, loc="left", y=1.0)
         axis.tick_params(labelsize=8)
+        # A power of ten above the axis would push the title out of the picture.
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
         axis.grid(alpha=0.3, linewidth=0.5)
         axis.margins(x=0.01)
         if len(shown) > 1:
