@@ -5,45 +5,48 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from qscore_fast.finetuning.comparison import Interval
+from qscore_fast.finetuning.comparison import Interval, mean_interval
 from qscore_fast.finetuning.comparison.result import BASE, CONTROL
 
 from ..science.claims import FAILS, HOLDS, OPEN, Verdict, by_interval
-from .gains import System, arms_of, gain, over_systems
+from .gains import System, arms_of, gain, over_systems, values
 from .published import NAMES, TABLE_2, of_system
 
 QSCORE, LASSO = "qscore", "lasso"
+AS_IN_THE_PAPER = "It gains as much as in the paper."
+
+QUESTIONS = (
+    ("Q-Score raises the linear probe's accuracy over the control, the same training without it.",
+     QSCORE, "linear", CONTROL),
+    ("It raises that of kNN.", QSCORE, "knn", CONTROL),
+    ("It raises the linear probe's accuracy over lasso.", QSCORE, "linear", LASSO),
+    ("It raises mean Q of the test images, under the D of the start.", QSCORE, "mean_q", CONTROL),
+    ("It raises mean Q more than lasso does.", QSCORE, "mean_q", LASSO),
+    ("Q-Score then predicts better where the probe is right (AUROC, D made anew).",
+     QSCORE, "auroc", CONTROL),
+    ("Further training alone raises the linear probe's accuracy over the base.",
+     CONTROL, "linear", BASE),
+)  # fmt: skip
+"""Claims, each with an arm, a measure, and the arm that it is compared with."""
 
 
 def verdicts(systems: list[System]) -> list[Verdict]:
     """Every claim that the arms at hand can decide. Over several systems a system counts as one sample."""
-    arms = arms_of(systems)
-    found = []
-    if {QSCORE, CONTROL} <= set(arms):
-        found += [
-            _difference("Q-Score raises the linear probe's accuracy over the control, the same training "
-                        "without it.", systems, QSCORE, "linear", CONTROL),
-            _as_in_the_paper(systems),
-            _difference("It raises that of kNN.", systems, QSCORE, "knn", CONTROL),
-            _difference("It raises mean Q of the test images, under the D of the start.",
-                        systems, QSCORE, "mean_q", CONTROL, scale=1),
-            _difference("Q-Score then predicts better where the probe is right (AUROC, D made anew).",
-                        systems, QSCORE, "auroc", CONTROL),
-        ]  # fmt: skip
-    if {QSCORE, LASSO} <= set(arms):
-        found.append(_difference("It raises the linear probe's accuracy over lasso.",
-                                 systems, QSCORE, "linear", LASSO))  # fmt: skip
-    if CONTROL in arms:
-        found.append(_difference("Further training alone raises the linear probe's accuracy over the base.",
-                                 systems, CONTROL, "linear", BASE))  # fmt: skip
+    arms = {BASE, *arms_of(systems)}
+    found = [_predicts(systems)]
+    for claim, arm, measure, over in QUESTIONS:
+        if {arm, over} <= arms:
+            found.append(_difference(claim, systems, arm, measure, over))
+            if (arm, measure, over) == (QSCORE, "linear", CONTROL):
+                found.append(_as_in_the_paper(systems))
     return found
 
 
 def chance(systems: list[System]) -> tuple[int, float]:
     """How many intervals of single systems the verdicts rest on, and how many leave 0 out by chance."""
-    questions = [(QSCORE, m, CONTROL) for m in ("linear", "knn", "mean_q", "auroc")]
-    questions += [(QSCORE, "linear", LASSO), (CONTROL, "linear", BASE)]
-    intervals = [gain(s, arm, measure, over) for s in systems for arm, measure, over in questions]
+    intervals = [
+        gain(s, arm, measure, over) for s in systems for _, arm, measure, over in QUESTIONS
+    ]
     count = sum(one is not None and one.half_width is not None for one in intervals)
     return count, 0.05 * count
 
@@ -58,9 +61,20 @@ def collapsed(systems: list[System]) -> list[str]:
     ]
 
 
-def _difference(
-    claim: str, systems: list[System], arm: str, measure: str, over: str, scale: float = 100
-) -> Verdict:
+def _predicts(systems: list[System]) -> Verdict:
+    """Of the base; its interval is that of the systems."""
+    claim = "Q is high where the probe of the base is right (AUROC above that of chance, 50)."
+    found = {
+        s["system"]: 100 * values(s, BASE, "auroc")[0] for s in systems if values(s, BASE, "auroc")
+    }
+    if not found:
+        return Verdict(claim, OPEN, "it could not be measured")
+    whole = mean_interval([value - 50 for value in found.values()])
+    each = ", ".join(f"{NAMES[name]} {value:.1f}" for name, value in found.items())
+    return Verdict(claim, _of(whole), f"{shown(whole, 1, '.2f')} from 50 on average; {each}")
+
+
+def _difference(claim: str, systems: list[System], arm: str, measure: str, over: str) -> Verdict:
     each = {s["system"]: one for s in systems if (one := gain(s, arm, measure, over)) is not None}
     above, below, same = [], [], []
     for system, one in each.items():
@@ -69,7 +83,7 @@ def _difference(
     whole = over_systems(systems, arm, measure, over)
     if whole is None:
         return Verdict(claim, OPEN, "it could not be measured")
-    digits = ".2f" if scale == 100 else ".4f"
+    scale, digits = (1, ".4f") if measure == "mean_q" else (100, ".2f")
     text = f"{shown(whole, scale, digits)} on average; by system: {_names(above)} significantly above, " \
            f"{_names(below)} significantly below, {_names(same)} neither"  # fmt: skip
     return Verdict(claim, _of(whole), text)
@@ -77,20 +91,20 @@ def _difference(
 
 def _as_in_the_paper(systems: list[System]) -> Verdict:
     known = [found for s in systems if (found := of_system(s["system"])) is not None]
+    whole = over_systems(systems, QSCORE, "linear")
+    if whole is None or not known:
+        return Verdict(AS_IN_THE_PAPER, OPEN, "it could not be measured")
     means = [
         statistics.fmean(after - before for before, after in (one[n] for one in known))
         for n in (0, 1)
     ]
-    whole = over_systems(systems, QSCORE, "linear")
-    claim = "It gains as much as in the paper."
-    assert whole is not None
     if whole.half_width is None:
         verdict = OPEN
     else:
         low, high = 100 * (whole.mean - whole.half_width), 100 * (whole.mean + whole.half_width)
         verdict = FAILS if high < min(means) else HOLDS if low > min(means) else OPEN
     return Verdict(
-        claim,
+        AS_IN_THE_PAPER,
         verdict,
         f"{shown(whole, 100, '.2f')} points here; in the paper {means[0]:+.2f} (ImageNet-100) and "
         f"{means[1]:+.2f} (ImageNet-1K) for the same systems, over a base whose further training is not said",
@@ -122,7 +136,9 @@ def facts(result: dict[str, Any]) -> list[str]:
     stopped = [*result["stopped"].items()]
     missing = [name for name in TABLE_2 if not any(_is(s["system"], name) for s in systems)]
     if missing:
-        found.append(f"Missing here: {', '.join(NAMES[name] for name in missing)}.")
+        found.append(
+            f"Missing here: {', '.join('MoCo' if name == 'moco' else NAMES[name] for name in missing)}."
+        )
     found += [f"{NAMES[system]} stopped: {reason}." for system, reason in stopped]
     fallen = collapsed(systems)
     found.append(
