@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ from qscore_fast.scoring.record import differences, library_versions
 
 NAME = "finetune.json"
 FORMAT = "qscore-fast.finetune"
+WRITTEN = (
+    "checkpoints",
+    "features",
+    "tensorboard",
+    "bad_images.jsonl",
+    "curves.png",
+    "curves.svg",
+    "log.jsonl",
+    "num_images.json",
+)
+"""What a training leaves in its folder besides the record."""
 
 
 def describe(
@@ -65,6 +77,26 @@ def agree(folder: Path, asked: dict[str, Any], about: dict[str, Any], *, write: 
         made_folder(folder)
         content = {"format": FORMAT, **about, "versions": library_versions(), "asked": asked}
         write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def clear(folder: Path) -> None:
+    """Delete the training in a folder, and nothing else that lies there; the record last.
+
+    Raises:
+        StoreError: something cannot be deleted.
+    """
+    if not (folder / NAME).exists():
+        return
+    try:
+        for name in WRITTEN:
+            path = folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        (folder / NAME).unlink()
+    except OSError as error:
+        raise StoreError(f"cannot delete {error.filename}: {error.strerror}") from error
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,9 +90,9 @@ def finetune(
     folder, processes = Path(out), Processes.of(device, devices)
     start = _loaded(encoder, system)
     images = source if not isinstance(source, str | os.PathLike) else open_source(source)
-    if overwrite and processes.is_first:
-        shutil.rmtree(folder, ignore_errors=True)
     begun = starting(start, system, settings)
+    if overwrite and processes.is_first:
+        record.clear(folder)
     plan = make_plan(settings, begun, count_images(images, settings, folder, say))
     loader = _loader(images, begun, settings, plan, processes)
     chosen = _features(features, start, images, folder, settings, processes, say)

@@ -130,9 +130,15 @@ def test_other_settings_are_refused_by_name(few_images: Path, tmp_path: Path) ->
     other = replace(features, mask=~features.mask)
     with pytest.raises(SettingsError, match=r"features\.mask"):
         finetune(encoder, few_images, other, tmp_path, settings, device="cpu")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(QScoreError, match="nowhere"):
+        finetune(encoder, "nowhere", features, tmp_path, settings, device="cpu", overwrite=True)
+    assert len(read_log(tmp_path)) > 0  # nothing was deleted for a training that cannot begin
     again = replace(settings, seed=1, log_every=1)
     run = finetune(encoder, few_images, features, tmp_path, again, device="cpu", overwrite=True)
     assert len(run.log()) == 2
+    assert notes.read_text() == "mine"
 
 
 def test_nan_stops_it_and_the_good_checkpoint_stays(few_images: Path, tmp_path: Path) -> None:
