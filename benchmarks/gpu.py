@@ -1,10 +1,13 @@
 """``make gpu``: the tests on the GPU, then the benchmark, from the source tree alone.
 
-Needs torch, triton and pytest; the package need not be installed and nothing is downloaded.
+Needs torch, triton and pytest, and pytest-xdist to be done in minutes; the package need not be installed and
+nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -17,13 +20,16 @@ from .results import newest
 
 TOTAL_SECONDS = 480.0
 CLOSING_SECONDS = 90.0  # the sweeps, the overhead, and the comparator that is under way
-TESTS = ("tests/kernels", "tests/test_functional.py", "tests/test_nn.py")
+TESTS = ("tests/kernels", "tests/test_functional.py", "tests/test_nn.py", "tests/images/test_nvjpeg.py")
+MOST_PROCESSES = 14
+"""That compile and test side by side, each with a context of its own on the GPU."""
 # What is the native kernels' alone cannot even be imported where they are missing; what reads compiled code
 # needs no GPU, and holds for the compiler that it was written with.
 OTHERS = (
     "tests/kernels/test_native_module.py",
     "tests/kernels/test_native_rows.py",
     "tests/kernels/test_triton_compiled.py",
+    "tests/kernels/test_maps_compiled.py",
 )
 
 
@@ -35,6 +41,8 @@ def main() -> int:
     # -rs names every test that was skipped.
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-k", "not native", *TESTS]
     command += [f"--ignore={path}" for path in OTHERS]
+    if importlib.util.find_spec("xdist"):  # nearly all of the time is the compiler's
+        command += ["-n", str(min(MOST_PROCESSES, os.cpu_count() or 1))]
     tests = subprocess.run(command, cwd=ROOT, check=False).returncode
     left = TOTAL_SECONDS - CLOSING_SECONDS - (time.monotonic() - begin)
     code = run.main(["--device", "cuda", "--dtypes", "bfloat16", "float32"], max(left, 0))
