@@ -20,7 +20,12 @@ from .results import newest
 
 TOTAL_SECONDS = 480.0
 CLOSING_SECONDS = 90.0  # the sweeps, the overhead, and the comparator that is under way
-TESTS = ("tests/kernels", "tests/test_functional.py", "tests/test_nn.py", "tests/images/test_nvjpeg.py")
+TESTS = (
+    "tests/kernels",
+    "tests/test_functional.py",
+    "tests/test_nn.py",
+    "tests/images/test_nvjpeg.py",
+)
 MOST_PROCESSES = 14
 """That compile and test side by side, each with a context of its own on the GPU."""
 # What is the native kernels' alone cannot even be imported where they are missing; what reads compiled code
