@@ -55,7 +55,8 @@ eps = {data["eps"]:g}, discovered on the training images; {100 * data["test_empt
 test images have none active and score 0. The linear probe (multinomial logistic regression on all features, C
 chosen on held-out training images) reaches {100 * probe["top1"]:.2f} % top-1.
 
-One encoder on one data set is one case. The paper's are eight systems on ImageNet.
+One encoder on one data set is one case. The paper's are eight systems on ImageNet. Further training with
+Q-Score is the other half of the paper: [table2.md](table2.md).
 """
     return "# The experiment\n\n" + _filled(text)
 
