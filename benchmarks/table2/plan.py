@@ -74,6 +74,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
         SettingsError: a system or an arm that there is not, checkpoints missing, a number out of range.
     """
     checkpoints = dict(_checkpoint(text) for text in options.checkpoints)
+    if len(checkpoints) < len(options.checkpoints):
+        raise SettingsError("--checkpoints names a system twice: give one file a system")
     if options.imagenet is not None and not checkpoints:
         raise SettingsError(
             "on ImageNet the experiment starts from published checkpoints: give --checkpoints SYSTEM=FILE ..."

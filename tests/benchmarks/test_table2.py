@@ -140,6 +140,7 @@ def test_small_systems_fit_their_official_layouts(name, tmp_path):
     [
         (["--imagenet", "x"], "--checkpoints SYSTEM=FILE"),
         (["--checkpoints", "simclr"], "SYSTEM=FILE, got 'simclr'"),
+        (["--checkpoints", "byol=a", "byol=b"], "a system twice"),
         (["--systems", "simclr", "mae"], "no 'mae'"),
         (["--arms", "control", "ridge"], "choose each once of control, lasso, qscore"),
         (["--seeds", "1", "1"], "each once"),
