@@ -181,6 +181,15 @@ def test_a_run_with_hostile_files_scores_the_same_images(
     good, bad = hostile_images.save_hostile_folder(tmp_path / "images")
     for index, image in enumerate(photographs()):
         (tmp_path / "images" / f"photo{index}.jpg").write_bytes(encoded(image))
+        grey = encoded(image.convert("L"))
+        (tmp_path / "images" / f"grey{index}.jpg").write_bytes(grey)
+        (tmp_path / "images" / f"grey{index}-cut.jpg").write_bytes(grey[: len(grey) // 3])
+    sent = []
+    monkeypatch.setattr(
+        encode_unit,
+        "decode_jpegs",
+        lambda jpegs, *rest: (sent.extend(jpegs), decode_jpegs(jpegs, *rest))[1],
+    )
     encoder = qf.load_encoder(save_checkpoint(tmp_path / "encoder.pth"), device=DEVICE)
     colour = Preprocess(mode="L", resize=32, crop=28, mean=(0.5,), std=(0.5,))
     encoder = encoder.with_preprocess(colour)
@@ -198,6 +207,7 @@ def test_a_run_with_hostile_files_scores_the_same_images(
     (pillow, errors), (gpu, gpu_errors) = tables["pillow"], tables["nvjpeg"]
     if DEVICE.type == "cpu":
         assert errors["error"].to_dict() == gpu_errors["error"].to_dict()
+    assert len(sent) >= 12  # grey for a grey encoder, the cut ones among them
     common = pillow.index.intersection(gpu.index)
     assert len(common) >= 0.9 * len(pillow)
     difference = (pillow.loc[common, "mean"] - gpu.loc[common, "mean"]).abs()
