@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,10 @@ def _starts(result: dict[str, Any]) -> str:
         "The last columns are of the Q-Score arm's last logged step, mean over the seeds: the system's own "
         "loss, and what the two terms add to it."
     )
+    logs = [row["log"] for s in result["systems"] for row in s["rows"] if row["arm"] == "qscore"]
+    ratios = [abs(log["column_term"] / log["q_term"]) for log in logs if log["q_term"]]
+    if ratios:
+        text += f" The column term is {min(ratios):,.0f} to {max(ratios):,.0f} times the Q term."
     return "\n".join(
         ["## Checkpoints, D, and the size of the terms", "", _filled(text), "", *_lines(head, rows)]
     )
@@ -218,11 +223,11 @@ def _settings(result: dict[str, Any]) -> str:
         )
     moved = [system["moved"] for system in result["systems"] if system["moved"]]
     if moved:
-        paper, here = (sum(one[name] for one in moved) / len(moved) for name in ("paper", "here"))
+        paper, here = (statistics.median(one[n] for one in moved) for n in ("paper", "here"))
         lines.append(
             "- The rate is not the paper's (1e-5 with LARS, 50 epochs of ImageNet): in a training as short "
             f"as this one that moves the weights by {paper:.1e} of their length, and the rate here by "
-            f"{here:.1e} (means over the systems, first seed of Q-Score)."
+            f"{here:.1e} (medians of the systems, first seed of Q-Score)."
         )
     lines.append(
         "- Linear probe: multinomial logistic regression; its penalty is chosen on held-out training images "

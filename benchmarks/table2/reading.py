@@ -140,6 +140,17 @@ def facts(result: dict[str, Any]) -> list[str]:
             f"Missing here: {', '.join('MoCo' if name == 'moco' else NAMES[name] for name in missing)}."
         )
     found += [f"{NAMES[system]} stopped: {reason}." for system, reason in stopped]
+    made = {
+        NAMES[s["system"]]: 100 * (values(s, BASE, "linear")[0] - s["untrained"]["linear"])
+        for s in systems
+        if s["untrained"]
+    }
+    if made:
+        least, most = min(made, key=made.__getitem__), max(made, key=made.__getitem__)
+        found.append(
+            f"Pre-training itself moved the linear probe by {made[least]:+.2f} ({least}) to {made[most]:+.2f} "
+            f"points ({most}) from that of the untrained network: these encoders are weak ones."
+        )
     fallen = collapsed(systems)
     found.append(
         f"Collapsed: {'; '.join(fallen)}." if fallen else "No representation collapsed in any arm."
