@@ -13,6 +13,9 @@ from .gains import System, arms_of, gain, over_systems, values
 from .published import NAMES, TABLE_2, of_system
 
 QSCORE, LASSO = "qscore", "lasso"
+WEAK_BELOW = 5.0
+"""Points of top-1 over the untrained network."""
+
 AS_IN_THE_PAPER = "It gains as much as in the paper."
 
 QUESTIONS = (
@@ -147,9 +150,10 @@ def facts(result: dict[str, Any]) -> list[str]:
     }
     if made:
         least, most = min(made, key=made.__getitem__), max(made, key=made.__getitem__)
+        weak = ": these encoders are weak ones" if made[most] < WEAK_BELOW else ""
         found.append(
-            f"Pre-training itself moved the linear probe by {made[least]:+.2f} ({least}) to {made[most]:+.2f} "
-            f"points ({most}) from that of the untrained network: these encoders are weak ones."
+            f"Pre-training itself moved the linear probe by {made[least]:+.2f} ({least}) to "
+            f"{made[most]:+.2f} points ({most}) from that of the untrained network{weak}."
         )
     fallen = collapsed(systems)
     found.append(

@@ -23,7 +23,7 @@ from benchmarks.table2.document import document
 from benchmarks.table2.gains import gain, over_systems, values
 from benchmarks.table2.plan import plan_of
 from benchmarks.table2.published import TABLE_2
-from benchmarks.table2.reading import collapsed, verdicts
+from benchmarks.table2.reading import collapsed, facts, verdicts
 from benchmarks.table2.representation import has_collapsed, representation
 from benchmarks.table2.small_systems import OBJECTIVES, SYSTEMS, small_encoder
 from qscore_fast.encoders import load_encoder
@@ -208,6 +208,16 @@ def test_the_papers_own_table_on_imagenets_layout(tree, tmp_path, capsys):
     assert said.count("done before") == 1 and "vicreg-arms ..." in said
     (file,) = tmp_path.joinpath("results").rglob("table2-*.json")
     assert json.loads(file.read_text())["systems"] == result["systems"]
+
+
+def test_weak_encoders_are_called_weak(systems):
+    for one, before in zip(systems, (0.78, 0.76, 0.80), strict=True):
+        one["untrained"] = {"linear": before, "knn": 0.7}
+    text = " ".join(facts({"systems": systems, "stopped": {}}))
+    assert "by -1.00 (BYOL) to +3.00 points (SwAV) from" in text
+    assert "weak" in text
+    systems[1]["untrained"]["linear"] = 0.5
+    assert "weak" not in " ".join(facts({"systems": systems, "stopped": {}}))
 
 
 def test_the_document_says_what_is_missing(systems):
