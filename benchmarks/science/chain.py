@@ -109,6 +109,6 @@ def run_chain(
     return {
         "data": data | {name: summary["train"][name] for name in about}
         | {"test_empty_fraction": summary["test"]["empty_fraction"],
-           "fingerprint": encoder.fingerprint},
+           "fingerprint": encoder.fingerprint, "encoder": Path(summary["train"]["encoder"]).name},
         **done,
     }  # fmt: skip

@@ -231,10 +231,13 @@ def _again() -> str:
 python -m benchmarks.science --out work                      # Fashion-MNIST (Debian's dataset-fashion-mnist)
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT --classes imagenet100
+python -m benchmarks.table2 --out work --systems simclr --images 60000 --pretraining-steps 1500 --pretrain-only
+python -m benchmarks.science --out other --encoder work/simclr/simclr.pth --eps auto --label simclr
 python -m benchmarks.science --from FILE --beside OTHER --document docs     # this page again, from results
 ```
 
 The second and third make the paper's own tables, for ImageNet-1K and ImageNet-100: PATH holds the original
-tars, Kaggle's tree, or `train` and `val`. The estimated time is printed first. A run that is stopped goes on
-with the same command: scoring by units, the rest by steps.
+tars, Kaggle's tree, or `train` and `val`. The fourth and fifth pre-train a small SimCLR encoder and put it to
+the same test. The estimated time is printed first. A run that is stopped goes on with the same command:
+scoring by units, the rest by steps.
 """
