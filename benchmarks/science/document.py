@@ -231,8 +231,9 @@ def _again() -> str:
 python -m benchmarks.science --out work                      # Fashion-MNIST (Debian's dataset-fashion-mnist)
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT --classes imagenet100
-python -m benchmarks.table2 --out work --systems simclr --images 60000 --pretraining-steps 1500 --pretrain-only
-python -m benchmarks.science --out other --encoder work/simclr/simclr.pth --eps auto --label simclr
+python -m benchmarks.table2 --out own --pretrain-only --systems simclr --images 60000 \\
+    --pretraining-steps 1500
+python -m benchmarks.science --out other --encoder own/simclr/simclr.pth --eps auto --label simclr
 python -m benchmarks.science --from FILE --beside OTHER --document docs     # this page again, from results
 ```
 
