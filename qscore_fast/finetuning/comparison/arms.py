@@ -18,6 +18,7 @@ from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.logistic import C_of_ridge, LogisticFit, ridge_of
 from qscore_fast.evaluation.probes import knn_probe, linear_probe
 from qscore_fast.features import DiscriminativeFeatures
+from qscore_fast.finetuning.comparison.files import write_comparison
 from qscore_fast.finetuning.comparison.result import BASE, CONTROL, Comparison, Probed
 from qscore_fast.finetuning.keeper import Progress
 from qscore_fast.finetuning.processes import Processes
@@ -120,7 +121,7 @@ def compare(
     }
     result = Comparison(name, tuple(found), asked)
     if processes.is_first:
-        result.write(folder)
+        write_comparison(result, folder)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,6 @@ from typing import Any
 
 from qscore_fast.errors import StoreError
 from qscore_fast.finetuning.comparison.intervals import Interval, mean_interval, paired_interval
-from qscore_fast.scoring.atomic import made_folder, write_text
 
 FORMAT = "qscore-fast.comparison"
 BASE, CONTROL = "base", "control"
@@ -86,7 +86,7 @@ class Comparison:
         return paired_interval(values, others)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: every row, and for each arm means and gains."""
+        """Plain values: every row, and for each arm means and gains; what is not finite is None."""
         rows = [asdict(one) for one in self.probed]
         arms = {
             arm: {
@@ -99,31 +99,16 @@ class Comparison:
             }
             for arm in self.arms
         }
-        return {
-            "format": FORMAT,
-            "system": self.system,
-            "settings": dict(self.settings),
-            "probed": rows,
-            "arms": arms,
-        }
-
-    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write compare.json, compare.txt and compare.md.
-
-        Raises:
-            StoreError: the folder cannot be written.
-        """
-        from qscore_fast.finetuning.comparison.table import arms_table, table_two
-
-        folder = made_folder(folder)
-        paths = [folder / f"compare.{ending}" for ending in ("json", "txt", "md")]
-        # NaN is no JSON.
-        text = json.dumps(self.to_json(), indent=1).replace("NaN", "null")
-        write_text(paths[0], text + "\n")
-        for path, markdown in ((paths[1], False), (paths[2], True)):
-            lines = [*arms_table(self, markdown), "", *table_two([self], markdown)]
-            write_text(path, "\n".join(lines) + "\n")
-        return paths
+        found: dict[str, Any] = _finite(
+            {
+                "format": FORMAT,
+                "system": self.system,
+                "settings": dict(self.settings),
+                "probed": rows,
+                "arms": arms,
+            }
+        )
+        return found
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Comparison:
@@ -148,3 +133,12 @@ class Comparison:
 
 def _plain(interval: Interval | None) -> dict[str, Any] | None:
     return None if interval is None else {**asdict(interval), "excludes_0": interval.excludes_zero}
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
