@@ -44,12 +44,14 @@ def comparison(
     change = q - q_before
     edges = np.histogram_bin_edges(np.concatenate([q, q_before]), BINS)
     order = np.argsort(change, kind="stable")
-    about = Store(before.path).record.about
-    record = Store(run.path).record.about
+    records = [Store(one.path).record for one in (before, run)]
+    about, record = (one.about for one in records)
+    listed = [one.asked["source"]["manifest_hash"] for one in records]
     return {
         "other": "/".join(before.path.resolve().parts[-2:]),
         "encoder": record.get("encoder_name", "unknown"),
         "other_encoder": about.get("encoder_name", "unknown"),
+        "same_source": listed[0] == listed[1],
         "num_common": len(here),
         "num_only_here": len(rows) - len(here),
         "num_only_other": len(before_rows) - len(there),

@@ -130,6 +130,7 @@ def test_comparison(content: dict[str, Any], full: FullReport, table: pd.DataFra
     other = pq.read_table(full.other.path / "scores.parquet").to_pandas()
     both = table.merge(other, on="sample_id", suffixes=("", "_other"))
     found = content["comparison"]
+    assert found["same_source"]
     assert found["num_common"] == len(both)
     change = both["q_score"].astype(float) - both["q_score_other"].astype(float)
     assert found["mean_change"] == pytest.approx(change.mean(), abs=1e-9)
