@@ -95,10 +95,10 @@ def test_probes_trained_together_are_those_trained_apart(digits):
     rng = np.random.default_rng(0)
     subsets = [np.sort(rng.permutation(64)[:size]) for size in (3, 20, 40, 64)]
     values = [0.01, 1.0, 0.1, 0.001]
-    together = fit_logistic(problem, values, subsets, tolerance=1e-8)
+    together = fit_logistic(problem, values, subsets, tolerance=1e-10)
     for fit, C, columns in zip(together, values, subsets, strict=True):
         alone = FeatureRows.of(np.ascontiguousarray(x[:, columns]))
-        apart = fit_logistic(SoftmaxProblem(alone, y, 10), [C], tolerance=1e-8)[0]
+        apart = fit_logistic(SoftmaxProblem(alone, y, 10), [C], tolerance=1e-10)[0]
         assert fit.loss == pytest.approx(apart.loss, rel=1e-5)
         logits = apart.logits(torch.from_numpy(x[:, columns]))
         torch.testing.assert_close(fit.logits(torch.from_numpy(x)), logits, rtol=0.02, atol=0.02)

@@ -18,6 +18,7 @@ from qscore_fast.evaluation.logistic.softmax_problem import SoftmaxProblem
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 500
 STATE_BYTES = 4 << 30
+ROUNDING = 1e-5  # of float32 products summed over rows, beside the variances
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +129,13 @@ class _Probe:
         block = curvature[self.columns][:, self.columns]
         # Features that never change have no curvature but the ridge's, which may be below rounding.
         floor = max(self.ridge, 1e-9 * float(block.diagonal().mean()), 1e-300)
-        identity = torch.eye(len(block), dtype=block.dtype, device=block.device)
-        lower = torch.linalg.cholesky(block + floor * identity)
+        # The covariance is exact to float32: what is smaller beside a feature's own variance is noise.
+        lifted = block + torch.diag(floor + ROUNDING * block.diagonal())
+        lower = torch.linalg.cholesky(lifted)
         # Any turn is as good as another, if points and gradients see the same one: products with an inverse
         # that was rounded once are several times faster than solving twice a step.
-        self.turn = torch.linalg.solve_triangular(lower, identity, upper=False)
+        identity = torch.eye(len(block), dtype=block.dtype, device=block.device)
+        self.turn = torch.linalg.solve_triangular(lower, identity, upper=False).float()
         self.scale = math.sqrt(self.shape[0])
         point = torch.cat([(self.weight @ lower).reshape(-1), self.bias / self.scale])
         self.ask: Ask = lbfgs(point, tolerance, max_iterations)
@@ -140,7 +143,8 @@ class _Probe:
 
     def move(self, point: Tensor) -> None:
         """To a point of the optimiser."""
-        self.weight = point[: -self.shape[0]].view(self.shape) @ self.turn
+        turned = point[: -self.shape[0]].view(self.shape)
+        self.weight = (turned.float() @ self.turn).double()
         self.bias = point[-self.shape[0] :] * self.scale
 
     def full_weight(self, num_features: int) -> Tensor:
@@ -153,7 +157,7 @@ class _Probe:
         """Tell the optimiser the mean loss and its gradients here; the minimum, if it ends."""
         gradient = gradient[:, self.columns] + self.ridge * self.weight
         loss += 0.5 * self.ridge * float(self.weight.square().sum())
-        turned = (gradient @ self.turn.mT).reshape(-1)
+        turned = (gradient.float() @ self.turn.mT).double().reshape(-1)
         sent = torch.cat([turned, bias_gradient * self.scale])
         try:
             self.move(self.ask.send((loss, sent)))

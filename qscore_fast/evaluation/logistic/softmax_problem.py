@@ -11,20 +11,19 @@ from torch import Tensor
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.device_memory import room_for_rows
 from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.scatter import Scatter
 
-# Logits, and with them probabilities, that are held at a time, and rows of a block: on a CPU for its caches,
-# on a GPU so that few kernels do much.
-BLOCK_LOGITS, BLOCK_ROWS = 1 << 22, 16384
-GPU_LOGITS, GPU_ROWS = 1 << 26, 1 << 18
-WIDENED_BYTES = 1 << 29  # of float64 rows, at a time
+# Numbers of a block of rows, and logits of it. On a CPU a block stays in the last cache between its two
+# products; on a GPU few kernels do much.
+BLOCK_NUMBERS, BLOCK_LOGITS, FEWEST_ROWS = 1 << 20, 1 << 22, 256
+GPU_NUMBERS, GPU_LOGITS = 1 << 29, 1 << 26
+WIDENED_NUMBERS = 1 << 24  # of float64, at a time
 
 
 class SoftmaxProblem:
     """Rows, centred on their mean, and their classes.
 
-    Products are float32, sums of losses and all that an optimiser sees float64. Rows are widened to float32
-    once where all of them fit in ``in_memory`` bytes, else at each read, part by part.
+    Products are float32, sums of them over blocks, and all that an optimiser sees, float64. Rows are widened
+    to float32 once where all of them fit in ``in_memory`` bytes, else at each read, part by part.
 
     Args:
         rows: (N, r) representations.
@@ -35,7 +34,7 @@ class SoftmaxProblem:
 
     Attributes:
         mean: (r,) float64 of the rows.
-        covariance: (r, r) float64, divided by N.
+        covariance: (r, r) float64, divided by N; its products have float32's digits.
 
     Raises:
         SettingsError: lengths differ, NaN or Inf in the rows, or a class outside 0 to C - 1.
@@ -61,37 +60,46 @@ class SoftmaxProblem:
         self.device = torch.device(device)
         self._rows = rows
         self._targets = torch.from_numpy(targets).to(self.device)
-        scatter = Scatter(rows.num_features, self.device)
-        for block in rows.blocks(max(1, (1 << 21) // rows.num_features)):
-            wide = torch.from_numpy(np.array(block)).to(self.device).double()
-            if not bool(torch.isfinite(wide).all()):
-                raise SettingsError(
-                    "the representations hold NaN or Inf: leave such rows out (they have no score either)"
-                )
-            scatter.add(wide)
-        self.mean = scatter.mean
-        self.covariance = scatter.centred / self.num_rows
-        self._kept: Tensor | None = None
+        total = torch.zeros(rows.num_features, dtype=torch.float64, device=self.device)
+        for block in rows.blocks(self._widened_rows):
+            total += self._wide(block).sum(0)
+        self.mean = total / self.num_rows
+        if not bool(torch.isfinite(self.mean).all()):
+            raise SettingsError(
+                "the representations hold NaN or Inf: leave such rows out (they have no score either)"
+            )
         room = room_for_rows(self.device) if in_memory is None else in_memory
-        if self.num_rows * self.num_features * 4 <= room:
-            self._kept = torch.empty(self.num_rows, self.num_features, device=self.device)
-            for start, centred in self._read_widened(65536):
-                self._kept[start : start + len(centred)] = centred
+        keeps = self.num_rows * self.num_features * 4 <= room
+        kept = torch.empty(self.num_rows if keeps else 0, self.num_features, device=self.device)
+        scatter = torch.zeros(
+            self.num_features, self.num_features, dtype=torch.float64, device=self.device
+        )
+        for start, centred in self._read_widened():
+            scatter += centred.T @ centred
+            if keeps:
+                kept[start : start + len(centred)] = centred
+        self.covariance = scatter / self.num_rows
+        self._kept = kept if keeps else None
+
+    @property
+    def _widened_rows(self) -> int:
+        return max(1, WIDENED_NUMBERS // self.num_features)
+
+    def _wide(self, block: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(block)).to(self.device).double()
 
     def _read(self, size: int) -> Iterator[tuple[int, Tensor]]:
         """First row and (b, r) centred float32 of every block."""
-        if self._kept is None:
-            yield from self._read_widened(size)
-            return
-        for start in range(0, self.num_rows, size):
-            yield start, self._kept[start : start + size]
+        widened = [(0, self._kept)] if self._kept is not None else self._read_widened()
+        for first, rows in widened:
+            for start in range(0, len(rows), size):
+                yield first + start, rows[start : start + size]
 
-    def _read_widened(self, size: int) -> Iterator[tuple[int, Tensor]]:
+    def _read_widened(self) -> Iterator[tuple[int, Tensor]]:
         """The same, from the parts."""
         start = 0
-        for block in self._rows.blocks(min(size, max(1, WIDENED_BYTES // (8 * self.num_features)))):
-            wide = torch.from_numpy(np.array(block)).to(self.device).double()
-            yield start, (wide - self.mean).float()
+        for block in self._rows.blocks(self._widened_rows):
+            yield start, (self._wide(block) - self.mean).float()
             start += len(block)
 
     def evaluate(
@@ -141,8 +149,9 @@ class SoftmaxProblem:
 
     def _blocks(self, probes: int) -> Iterator[tuple[int, Tensor]]:
         on_gpu = self.device.type == "cuda"
-        logits, rows = (GPU_LOGITS, GPU_ROWS) if on_gpu else (BLOCK_LOGITS, BLOCK_ROWS)
-        return self._read(min(rows, max(64, logits // (probes * self.num_classes))))
+        numbers, logits = (GPU_NUMBERS, GPU_LOGITS) if on_gpu else (BLOCK_NUMBERS, BLOCK_LOGITS)
+        rows = min(numbers // self.num_features, logits // (probes * self.num_classes))
+        return self._read(max(FEWEST_ROWS, rows))
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
