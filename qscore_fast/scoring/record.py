@@ -13,6 +13,7 @@ from typing import Any
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import StoreError
 from qscore_fast.images import Decoder, Source, Unit
+from qscore_fast.images.sources.source import runs
 from qscore_fast.scoring.atomic import write_text
 
 FORMAT = "qscore-fast.run"
@@ -116,7 +117,7 @@ def describe_run(
         "num_images": source.num_samples,
         "manifest_hash": source.manifest_hash,
     }
-    if any(unit.num_samples != unit_size for unit in units[:-1]) or source.num_samples is None:
+    if not _is_regular(source, units, unit_size):
         listed["num_units"] = len(units)
     asked = {
         "source": listed,
@@ -142,6 +143,14 @@ def describe_run(
         "versions": library_versions(),
     }
     return RunRecord(asked, about)
+
+
+def _is_regular(source: Source, units: Sequence[Unit], unit_size: int) -> bool:
+    """Whether the units are runs of ``unit_size`` images, so that a record need not say how many."""
+    if source.num_samples is None:
+        return False
+    sizes = [len(run) for run in runs(source.num_samples, unit_size)]
+    return [unit.num_samples for unit in units] == sizes
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -98,6 +98,31 @@ def test_a_run_over_shards_resumes_and_notices_a_change(
         score(pattern, checkpoint, tmp_path / "run", eps=2.5, device="cpu")
 
 
+@pytest.mark.parametrize(("rows", "group", "unit_size"), [(20, 20, 8), (20, 8, 6), (20, 12, 12)])
+def test_row_groups_that_are_larger_than_a_unit(
+    folder: FolderSource, checkpoint: Path, tmp_path: Path, rows: int, group: int, unit_size: int
+) -> None:
+    """A group is never cut, so a unit may be larger than asked for, the only and the last one too."""
+    content = [Path(folder.file(i).decode()).read_bytes() for i in range(rows)]
+    table = pa.table({"image": pa.array(content, pa.binary())})
+    pq.write_table(table, tmp_path / "images.parquet", row_group_size=group)
+    for parts_found in (0, -(-rows // group)):
+        run = score(
+            str(tmp_path / "images.parquet"), checkpoint, tmp_path / "run",
+            eps=2.5, device="cpu", unit_size=unit_size,
+        )  # fmt: skip
+        assert run.session is not None
+        assert run.session.parts_found == parts_found
+        assert (len(run.scores()), run.summary["num_images"]) == (rows, rows)
+    l2 = {row["sample_id"]: row["l2"] for row in run.scores().to_pylist()}
+    for number in (0, rows - 1):
+        alone = pa.table({"image": pa.array([content[number]], pa.binary())})
+        pq.write_table(alone, tmp_path / "one.parquet")
+        one = score(str(tmp_path / "one.parquet"), checkpoint, tmp_path / f"{number}", eps=2.5)
+        name = f"images.parquet#{number // group}/{number % group}"
+        assert l2[name] == pytest.approx(one.scores()["l2"][0].as_py(), rel=1e-4)
+
+
 def test_a_shard_that_is_cut_off_costs_its_rest_alone(
     folder: FolderSource, reference: ScoreRun, checkpoint: Path, tmp_path: Path
 ) -> None:
