@@ -75,6 +75,11 @@ def runs_reference(device_type: str) -> bool:
     return _requested == "reference"
 
 
+def native_kernels() -> ModuleType | None:
+    """The native kernels, for work that has no tensor; None where they are not built or not wanted."""
+    return _native if _requested in ("auto", "native") else None
+
+
 def kernels_for(device_type: str) -> ModuleType:
     """The module of kernels for tensors on ``device_type`` ("cpu" or "cuda").
 

@@ -10,6 +10,9 @@ not built.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +20,18 @@ from . import _native
 
 _DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 _COMBINATIONS = {"sum": 0, "mean": 1, "max": 2}
+# The metrics of failure prediction that ``resampled_metrics`` knows; some take a parameter.
+FAILURE_METRICS = {
+    "auroc": 0,
+    "auprc_success": 1,
+    "auprc_error": 2,
+    "fpr_at_tpr": 3,
+    "aurc": 4,
+    "e_aurc": 5,
+    "augrc": 6,
+    "selective_accuracy": 7,
+    "coverage_at_risk": 8,
+}
 
 targets = _native.targets
 current_target = _native.current_target
@@ -265,6 +280,44 @@ def q_score_loss_bwd(
         dh.data_ptr(),
     )
     return dh
+
+
+def resampled_metrics(
+    weights: np.ndarray,
+    order: np.ndarray,
+    wrong: np.ndarray,
+    starts: np.ndarray,
+    harmonic: np.ndarray,
+    metrics: Sequence[tuple[str, float]],
+) -> np.ndarray:
+    """Metrics of failure prediction of resampled samples, (resamples, metrics) float64; on one thread.
+
+    All arrays are contiguous.
+
+    Args:
+        weights: (resamples, n) int64, how often each of n samples occurs; n in all, in every row.
+        order: (n,) int64, the samples by descending score. wrong: (n,) uint8, 1 or 0, in that order.
+        starts: (blocks,) int64, where each block of equal scores starts in that order.
+        harmonic: (n + 1,) float64, 1 + 1/2 + ... + 1/k.
+        metrics: names of ``FAILURE_METRICS`` and their parameters.
+    """
+    codes = np.array([FAILURE_METRICS[name] for name, _ in metrics], np.int32)
+    parameters = np.array([parameter for _, parameter in metrics], np.float64)
+    values = np.empty((len(weights), len(metrics)))
+    _native.resampled_metrics(
+        weights.ctypes.data,
+        *weights.shape,
+        order.ctypes.data,
+        wrong.ctypes.data,
+        starts.ctypes.data,
+        len(starts),
+        harmonic.ctypes.data,
+        codes.ctypes.data,
+        parameters.ctypes.data,
+        len(metrics),
+        values.ctypes.data,
+    )
+    return values
 
 
 def stream_read(h: Tensor) -> int:

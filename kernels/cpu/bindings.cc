@@ -29,14 +29,16 @@ using Address = uintptr_t;
 
 std::atomic<const Target*> current_target{nullptr};
 
-const KernelTable& kernels(int dtype) {
+const Target& target_in_use() {
   const Target* target = current_target.load(std::memory_order_relaxed);
   if (!target) {
     target = supported_targets()[0];
     current_target.store(target, std::memory_order_relaxed);
   }
-  return target->kernels[dtype];
+  return *target;
 }
+
+const KernelTable& kernels(int dtype) { return target_in_use().kernels[dtype]; }
 
 template <class T>
 T* at(Address address) {
@@ -334,6 +336,16 @@ void score_maps(int dtype, int threads, Address maps, int64_t samples, int64_t c
             [&](int w, int64_t begin, int64_t end) { kernel(a, begin, end, scratch.get() + w * bytes); });
 }
 
+void resampled_metrics(Address weights, int64_t resamples, int64_t samples, Address order, Address wrong,
+                       Address starts, int64_t blocks, Address harmonic, Address metrics, Address parameters,
+                       int64_t num_metrics, Address values) {
+  const ResampledMetrics a{at<int64_t>(weights),   samples,     at<int64_t>(order),   at<uint8_t>(wrong),
+                           at<int64_t>(starts),    blocks,      at<double>(harmonic), at<int32_t>(metrics),
+                           at<double>(parameters), num_metrics, at<double>(values)};
+  const std::unique_ptr<char[]> scratch(new char[failure_scratch_bytes(blocks, num_metrics)]);
+  target_in_use().resampled_metrics(a, 0, resamples, scratch.get());
+}
+
 uint64_t stream_read(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride) {
   const Matrix m{at<void>(h), rows, features, row_stride};
   const auto kernel = kernels(dtype).stream_read;
@@ -392,6 +404,7 @@ NB_MODULE(_native, m) {
   m.def("sparse_backward", &sparse_backward, Unlocked());
   m.def("score_rows", &score_rows, Unlocked(), nb::rv_policy::take_ownership);
   m.def("score_maps", &score_maps, Unlocked());
+  m.def("resampled_metrics", &resampled_metrics, Unlocked());
   m.def("stream_read", &stream_read, Unlocked());
   m.def("stream_copy", &stream_copy, Unlocked());
   m.def("loss_forward", &loss_forward, Unlocked());

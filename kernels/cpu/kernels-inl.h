@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "failure-inl.h"
 #include "loss-inl.h"
 #include "maps-inl.h"
 #include "stream-inl.h"
@@ -246,6 +247,8 @@ namespace qscore {
 
 extern const Target QSCORE_TARGET;
 const Target QSCORE_TARGET = {
-    QSCORE_TARGET_NAME, {table_for<float>(), table_for<Half>(), table_for<BFloat16>(), table_for<double>()}};
+    QSCORE_TARGET_NAME,
+    {table_for<float>(), table_for<Half>(), table_for<BFloat16>(), table_for<double>()},
+    resampled_metrics};
 
 }  // namespace qscore

@@ -131,12 +131,47 @@ struct LossBackward {
   double dloss;
 };
 
+// The metrics of failure prediction that are computed here, by their numbers in kernels/cpu/__init__.py.
+enum FailureMetric : int {
+  kAuroc = 0,
+  kAuprcSuccess = 1,
+  kAuprcError = 2,
+  kFprAtTpr = 3,
+  kAurc = 4,
+  kExcessAurc = 5,
+  kAugrc = 6,
+  kSelectiveAccuracy = 7,
+  kCoverageAtRisk = 8
+};
+
+// Of n samples, ranked by descending score, in blocks of equal scores.
+struct ResampledMetrics {
+  const int64_t* weights;  // (resamples, n): how often each sample occurs; n in all
+  int64_t samples;         // n
+  const int64_t* order;    // (n,): the samples as they are ranked
+  const uint8_t* wrong;    // (n,): 1 or 0, in that order
+  const int64_t* starts;   // (blocks,): where each block starts in that order
+  int64_t blocks;
+  const double* harmonic;  // (n + 1,): 1 + 1/2 + ... + 1/k
+  const int32_t* metrics;  // (num_metrics,) of FailureMetric
+  const double* parameters;
+  int64_t num_metrics;
+  double* values;  // (resamples, num_metrics); NaN where a metric has no value
+};
+
 // Bytes that hold r columns as `arrange_mask`, `arrange_columns` or a kernel's scratch arrange them.
 inline int64_t arranged_bytes(int64_t r) { return (r + 64) * static_cast<int64_t>(sizeof(double)); }
 
 // Bytes that hold the members of L & D of one sample, of r channels.
 inline int64_t map_scratch_bytes(int64_t r) {
   return (r + 64) * static_cast<int64_t>(sizeof(double) + sizeof(int32_t));
+}
+
+constexpr int64_t kThresholdBytes = 2 * sizeof(double);
+
+// Bytes that hold the blocks of one resample, and what its metrics look for.
+inline int64_t failure_scratch_bytes(int64_t blocks, int64_t num_metrics) {
+  return num_metrics * kThresholdBytes + blocks * 2 * static_cast<int64_t>(sizeof(int32_t));
 }
 
 // Every function with a range handles the rows [begin, end) and may run beside others on other rows.
@@ -169,6 +204,8 @@ struct KernelTable {
 struct Target {
   const char* name;
   KernelTable kernels[kDataTypes];
+  // Resamples [begin, end); scratch holds `failure_scratch_bytes`.
+  void (*resampled_metrics)(const ResampledMetrics&, int64_t begin, int64_t end, void* scratch);
 };
 
 // The targets that were compiled in and that this processor can run, best first; ends with null.

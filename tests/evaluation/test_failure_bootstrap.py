@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qscore_fast.kernels import cpu
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+import qscore_fast as qf
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation import failure as fp
 from qscore_fast.evaluation.failure import resampling as module
@@ -29,17 +33,21 @@ def drawn(n: int, num_resamples: int, seed: int) -> np.ndarray:
     return np.concatenate([module.resample_counts(n, s, i, seed) for i, s in enumerate(spans)])
 
 
+# The native kernel walks blocks of equal scores in tiles of 512.
+@pytest.mark.parametrize("n, resamples", [(1, 3), (2, 9), (40, 60), (513, 5), (1500, 5)])
 @pytest.mark.parametrize("decimals", [0, 1, 9])
-def test_like_resampling_row_by_row(decimals: int) -> None:
-    score, correct = sample(40)
+def test_like_resampling_row_by_row(n: int, resamples: int, decimals: int) -> None:
+    score, correct = sample(n)
     score = score.round(decimals)
-    values = fp.bootstrap({"s": score}, correct, METRICS, num_resamples=60, seed=3)["s"]
-    for row, counts in zip(values, drawn(40, 60, 3), strict=True):
-        rows = np.repeat(np.arange(40), counts)
-        assert len(rows) == 40
+    values = fp.bootstrap({"s": score}, correct, METRICS, resamples, seed=3)["s"]
+    for row, counts in zip(values, drawn(n, resamples, 3), strict=True):
+        rows = np.repeat(np.arange(n), counts)
+        assert len(rows) == n
         s, c = score[rows], correct[rows]
-        assert row[0] == pytest.approx(roc_auc_score(c, s))
-        assert row[1] == pytest.approx(average_precision_score(c, s))
+        if 0 < c.sum() < n:
+            assert row[0] == pytest.approx(roc_auc_score(c, s))
+            assert row[1] == pytest.approx(average_precision_score(c, s))
+            assert row[2] == pytest.approx(average_precision_score(~c, -s))
         for value, metric in zip(row, METRICS, strict=True):
             try:
                 expected = metric(s, c)
@@ -47,6 +55,33 @@ def test_like_resampling_row_by_row(decimals: int) -> None:
                 assert np.isnan(value), metric.name
             else:
                 assert value == pytest.approx(expected, abs=1e-12), metric.name
+
+
+@pytest.mark.parametrize("target", cpu.targets())
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_native_is_numpy(target: str, data: st.DataObject) -> None:
+    """Any scores, ties and outcomes, in every instruction set: what NumPy makes of the same resamples."""
+    n = data.draw(st.integers(1, 1200), "n")
+    generator = np.random.default_rng(data.draw(st.integers(0, 1000), "seed"))
+    scores = {
+        "s": generator.integers(0, data.draw(st.sampled_from([1, 3, 30, 10**9]), "values"), n)
+    }
+    correct = generator.random(n) < data.draw(st.sampled_from([0.0, 0.01, 0.7, 1.0]), "accuracy")
+    thresholds = st.sampled_from([0.001, 0.07, 1 / 3, 0.5, 0.95, 1.0])
+    metrics = (
+        *fp.default_metrics(data.draw(thresholds, "coverage"), data.draw(thresholds, "risk") * 0.9),
+        fp.fpr_at_tpr(data.draw(thresholds, "tpr")),
+    )  # fmt: skip
+    in_use = cpu.current_target()
+    try:
+        cpu.use_target(target)
+        native = fp.bootstrap(scores, correct, metrics, 7)["s"]
+    finally:
+        cpu.use_target(in_use)
+    with qf.use_backend("reference"):
+        expected = fp.bootstrap(scores, correct, metrics, 7)["s"]
+    np.testing.assert_allclose(native, expected, rtol=1e-11, atol=1e-13)
 
 
 def test_draws_are_uniform_with_replacement() -> None:

@@ -36,6 +36,7 @@ class Metric:
         convention: how it is computed, in words.
         needs: what the samples must hold for it to be defined.
         compute: (...,) of :class:`BlockCounts` with any leading dimensions, NaN where undefined.
+        native: what the native kernels know it as, and its parameter; None where they do not.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     convention: str
     needs: str
     compute: Callable[[BlockCounts], np.ndarray] = field(repr=False)
+    native: tuple[str, float] | None = None
 
     def __call__(self, score: npt.ArrayLike, correct: npt.ArrayLike) -> float:
         """The value.
@@ -72,8 +74,9 @@ class Metric:
 def auroc() -> Metric:
     """P(score of a correct sample > score of a wrong one) + half of P(equal)."""
     return Metric(
-        "auroc", "AUROC", True, "ties count half", "correct and wrong samples", discrimination.auroc
-    )
+        "auroc", "AUROC", True, "ties count half", "correct and wrong samples", discrimination.auroc,
+        ("auroc", 0.0),
+    )  # fmt: skip
 
 
 def auprc_success(area: Area = "step") -> Metric:
@@ -88,6 +91,7 @@ def auprc_success(area: Area = "step") -> Metric:
         "auprc_success" if area == "step" else "auprc_success_trapezoid", "AUPRC-success", True,
         f"positives = correct samples, {area} area", "a correct sample",
         lambda counts: discrimination.auprc_success(counts, area),
+        ("auprc_success", 0.0) if area == "step" else None,
     )  # fmt: skip
 
 
@@ -98,6 +102,7 @@ def auprc_error(area: Area = "step") -> Metric:
         "auprc_error" if area == "step" else "auprc_error_trapezoid", "AUPRC-error", True,
         f"positives = wrong samples, {area} area", "a wrong sample",
         lambda counts: discrimination.auprc_error(counts, area),
+        ("auprc_error", 0.0) if area == "step" else None,
     )  # fmt: skip
 
 
@@ -122,6 +127,7 @@ def fpr_at_tpr(tpr: float = 0.95, convention: FprConvention = "at_least") -> Met
         name if convention == "at_least" else f"{name}_{convention}", name.upper(), False,
         f"positives = correct samples, {rule}", "correct and wrong samples",
         lambda counts: discrimination.fpr_at_tpr(counts, tpr, convention),
+        ("fpr_at_tpr", tpr) if convention == "at_least" else None,
     )  # fmt: skip
 
 
@@ -150,6 +156,7 @@ def aurc(convention: AurcConvention = "mean") -> Metric:
             convention, "a sample"
         ),
         lambda counts: risk_coverage.aurc(counts, convention),
+        ("aurc", 0.0) if convention == "mean" else None,
     )  # fmt: skip
 
 
@@ -169,6 +176,7 @@ def e_aurc(convention: AurcConvention = "mean", optimum: Optimum = "closed_form"
     return Metric(
         f"e_{'_'.join(names)}", "E-AURC", False, f"AURC ({plain.convention}) less {best[optimum]}",
         plain.needs, lambda counts: risk_coverage.e_aurc(counts, convention, optimum),
+        ("e_aurc", 0.0) if convention == "mean" and optimum == "closed_form" else None,
     )  # fmt: skip
 
 
@@ -178,8 +186,9 @@ def augrc() -> Metric:
     Traub 2024; equal to (1 - AUROC) e (1 - e) + e^2 / 2 for the error rate e.
     """
     return Metric(
-        "augrc", "AUGRC", False, "trapezoid over coverage 0 to 1", "a sample", risk_coverage.augrc
-    )
+        "augrc", "AUGRC", False, "trapezoid over coverage 0 to 1", "a sample", risk_coverage.augrc,
+        ("augrc", 0.0),
+    )  # fmt: skip
 
 
 def selective_accuracy(coverage: float = 0.8) -> Metric:
@@ -193,6 +202,7 @@ def selective_accuracy(coverage: float = 0.8) -> Metric:
         f"accuracy_at_coverage_{coverage:g}", f"accuracy at {100 * coverage:g} %", True,
         f"ceil({coverage:g} n) most trusted samples, expected over the order of ties", "a sample",
         lambda counts: risk_coverage.selective_accuracy(counts, coverage),
+        ("selective_accuracy", coverage),
     )  # fmt: skip
 
 
@@ -209,6 +219,7 @@ def coverage_at_risk(risk: float = 0.05) -> Metric:
         "largest coverage of a threshold; equal scores are accepted together",
         f"a threshold above which at most {100 * risk:g} % of the samples are wrong",
         lambda counts: risk_coverage.coverage_at_risk(counts, risk),
+        ("coverage_at_risk", risk),
     )  # fmt: skip
 
 

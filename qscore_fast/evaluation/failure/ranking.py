@@ -48,6 +48,11 @@ class Ranking:
         return cls(order, starts, outcome[order].astype(np.float64), ranked[starts])
 
     @cached_property
+    def wrong(self) -> np.ndarray:
+        """(n,) uint8, 1 or 0, in that order."""
+        return (1 - self.correct).astype(np.uint8)
+
+    @cached_property
     def counts(self) -> BlockCounts:
         """The blocks of the samples as they are."""
         return self.resampled(np.ones((1, len(self.order))), squeeze=True)

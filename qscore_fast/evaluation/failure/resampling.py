@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qscore_fast.backends import native_kernels
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.failure.block_counts import harmonic_numbers
 from qscore_fast.evaluation.failure.metrics import Metric
 from qscore_fast.evaluation.failure.ranking import Ranking
 from qscore_fast.scoring.prefetch import default_workers
@@ -74,14 +76,35 @@ def bootstrap_rankings(
         weights = resample_counts(num_samples, spans[index], index, seed)
         rows = slice(spans[index].start, spans[index].stop)
         for name, ranking in rankings.items():
-            counts = ranking.resampled(weights)
-            for column, metric in enumerate(metrics):
-                result[name][rows, column] = metric.compute(counts)
+            result[name][rows] = _computed(ranking, weights, metrics)
 
     with ThreadPoolExecutor(default_workers(), thread_name_prefix="qscore-bootstrap") as pool:
         for _ in pool.map(compute, range(len(spans))):
             pass
     return result
+
+
+def _computed(ranking: Ranking, weights: np.ndarray, metrics: Sequence[Metric]) -> np.ndarray:
+    """(resamples, number of metrics): from the native kernels where they know a metric."""
+    kernels = native_kernels()
+    values = np.empty((len(weights), len(metrics)))
+    asked = [metric.native for metric in metrics] if kernels is not None else []
+    known = [column for column, native in enumerate(asked) if native is not None]
+    if kernels is not None and known:
+        values[:, known] = kernels.resampled_metrics(
+            weights,
+            ranking.order,
+            ranking.wrong,
+            ranking.starts,
+            harmonic_numbers(weights.shape[1]),
+            [asked[column] for column in known],
+        )
+    others = [column for column in range(len(metrics)) if column not in known]
+    if others:
+        counts = ranking.resampled(weights)
+        for column in others:
+            values[:, column] = metrics[column].compute(counts)
+    return values
 
 
 def chunks(num_samples: int, num_resamples: int) -> list[range]:
