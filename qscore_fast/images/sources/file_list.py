@@ -88,6 +88,10 @@ class FileListSource:
         """Whether any entry has a label."""
         return bool(self._classes)
 
+    def known_classes(self) -> frozenset[str]:
+        """The labels that entries have."""
+        return frozenset(self._classes)
+
     @property
     def num_samples(self) -> int:
         """How many entries there are."""

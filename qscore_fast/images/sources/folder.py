@@ -93,6 +93,13 @@ class FolderSource:
             return None
         return sample_id_of_path(self.paths[index].split(b"/", 1)[0])
 
+    def known_classes(self) -> frozenset[str]:
+        """The classes, by the names of the folders."""
+        if not self.has_labels:
+            return frozenset()
+        folders = {path.split(b"/", 1)[0] for path in self.paths}
+        return frozenset(map(sample_id_of_path, folders))
+
     @property
     def location(self) -> str:
         """The folder, as text."""

@@ -37,6 +37,10 @@ class _LabelledFolder:
         """Whether the labels are known."""
         return bool(self._classes)
 
+    def known_classes(self) -> frozenset[str]:
+        """The labels that images have."""
+        return frozenset(self._classes)
+
     @property
     def num_samples(self) -> int:
         """How many images there are."""

@@ -6,9 +6,9 @@ import gzip
 import os
 import stat
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from qscore_fast.errors import ImageError, SourceError
 from qscore_fast.images.sample_id import sample_id_of_path
@@ -23,6 +23,7 @@ from qscore_fast.images.sources.tar_members import (
     members,
     open_local,
     open_tar,
+    skip,
 )
 from qscore_fast.images.sources.unique_ids import UniqueIds
 
@@ -120,11 +121,31 @@ class ImageNetTarsSource:
         if start == stop:
             yield Sample(os.path.basename(self.location), error=self._damage)
         elif self._nested:
-            yield from self._read_class(start)
+            yield from self._read_class(start, content)
         else:
             yield from self._read_run(start, stop)
 
-    def _read_class(self, index: int) -> Iterator[Sample]:
+    def heads(self, unit: Unit) -> Iterator[Sample]:
+        """The same without content: of an inner tar the headers are read, of a flat one nothing."""
+        start, stop = unit.payload
+        if start == stop:
+            yield from self.read(unit)
+        elif self._nested:
+            yield from self._read_class(start, skip)
+        else:
+            for index in range(start, stop):
+                yield Sample(self._id(index), self._label(index))
+
+    def known_classes(self) -> frozenset[str]:
+        """The WordNet ids of the inner tars, or the labels of the images."""
+        if self._nested:
+            return frozenset(sample_id_of_path(_stem(name)) for name in self._names)
+        labels = map(self._label, range(len(self._names)))
+        return frozenset(label for label in labels if label is not None)
+
+    def _read_class(
+        self, index: int, take: Callable[[BinaryIO, Member], bytes | None]
+    ) -> Iterator[Sample]:
         folder = self._id(index)
         label = sample_id_of_path(_stem(self._names[index]))
         ids = UniqueIds()
@@ -138,7 +159,7 @@ class ImageNetTarsSource:
                     if member.name.lower().endswith(EXTENSIONS):
                         name = f"{folder}/{sample_id_of_path(member.name)}"
                         error = _problem(member)
-                        data = None if error else content(stream, member)
+                        data = None if error else take(stream, member)
                         yield ids.sample(name, label, data, error)
         except ImageError as error:
             damage = error

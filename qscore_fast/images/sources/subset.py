@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
 
 from qscore_fast.errors import SettingsError, SourceError
+from qscore_fast.images.sources.heads import heads, known_classes
 from qscore_fast.images.sources.source import Sample, Source, Unit, manifest_hash
+
+_COUNTED_AT_ONCE = 8
+_NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Subset:
     """The samples of ``source`` that are in ``classes``, drawn by ``share``, and among the first ``limit``.
 
-    The units stay those of the source, so that nothing has to be read to list them; only for ``limit``
-    are the first ones read, without decoding an image. Samples with errors count as samples.
+    The units stay those of the source. Nothing has to be read to list them, with two exceptions: for
+    ``limit`` samples are counted until there are enough, and for ``classes`` of a source whose labels are
+    not known beforehand (WebDataset) they are looked for until the first one is found. Both go by the
+    headers of tars, the metadata of Parquet files and the names in folders; no image is read.
+
+    A sample with an error is kept unless its label is known and another one; it counts as a sample.
 
     Args:
         source: any other source.
@@ -26,13 +37,18 @@ class Subset:
 
     Raises:
         SettingsError: a number out of range, or classes for a source without labels.
-        SourceError: nothing is left of the first samples.
+        SourceError: no sample has one of the classes, or nothing is left of the first samples.
+
+    Attributes:
+        unmatched: those of ``classes`` that no sample has; empty where the labels of the source are not
+            known beforehand.
     """
 
     source: Source
     classes: Collection[str] | None = None
     limit: int | None = None
     share: float | None = None
+    unmatched: tuple[str, ...] = field(init=False, repr=False)
     _kept: frozenset[str] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -44,6 +60,11 @@ class Subset:
             raise SettingsError(f"{self.source.location} has no labels to choose classes by")
         kept = None if self.classes is None else frozenset(map(str, self.classes))
         object.__setattr__(self, "_kept", kept)
+        known = None if kept is None else known_classes(self.source)
+        unmatched = () if kept is None or known is None else tuple(sorted(kept - known))
+        if kept is not None and known is not None and len(unmatched) == len(kept):
+            raise SourceError(self._no_match(known))
+        object.__setattr__(self, "unmatched", unmatched)
 
     @property
     def kind(self) -> str:
@@ -67,8 +88,11 @@ class Subset:
 
     @property
     def notes(self) -> dict[str, int]:
-        """Those of the source."""
-        return self.source.notes
+        """Those of the source, and which classes have no sample."""
+        if not self.unmatched:
+            return self.source.notes
+        missing = f"classes without an image: {names(self.unmatched)}"
+        return {**self.source.notes, missing: len(self.unmatched)}
 
     @property
     def manifest_hash(self) -> str:
@@ -81,15 +105,13 @@ class Subset:
         """The source's units, as far as the limit reaches; the last one may be read in part."""
         units = self.source.units(size)
         if self.limit is None:
+            if self._kept is not None and known_classes(self.source) is None:
+                self._check_match(units)
             return [Unit(unit.index, unit.name, None, (unit, None)) for unit in units]
         found: list[Unit] = []
         left = self.limit
-        for unit in units:
-            count = 0
-            for _ in self._chosen(unit):
-                count += 1
-                if count == left:
-                    break
+        for unit, most in self._counts(units, self.limit):
+            count = min(most, left)
             found.append(Unit(unit.index, unit.name, count, (unit, count)))
             left -= count
             if left == 0:
@@ -101,17 +123,79 @@ class Subset:
     def read(self, unit: Unit) -> Iterator[Sample]:
         """The chosen samples of a unit."""
         inner, count = unit.payload
-        for number, sample in enumerate(self._chosen(inner)):
+        for number, sample in enumerate(self._chosen(self.source.read(inner))):
             if number == count:
                 return
             yield sample
 
-    def _chosen(self, unit: Unit) -> Iterator[Sample]:
-        for sample in self.source.read(unit):
-            if self._kept is not None and sample.label not in self._kept and sample.error is None:
+    def heads(self, unit: Unit) -> Iterator[Sample]:
+        """The same without their content, where the source can leave it out."""
+        inner, count = unit.payload
+        for number, sample in enumerate(self._chosen(heads(self.source, inner))):
+            if number == count:
+                return
+            yield sample
+
+    def known_classes(self) -> frozenset[str] | None:
+        """Those of the source that are chosen, where they are known beforehand."""
+        known = known_classes(self.source)
+        return known if known is None or self._kept is None else known & self._kept
+
+    def _chosen(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            unknown = sample.label is None and sample.error is not None
+            if self._kept is not None and not unknown and sample.label not in self._kept:
                 continue
             if self.share is None or _fraction(sample.sample_id) < self.share:
                 yield sample
+
+    def _check_match(self, units: Sequence[Unit]) -> None:
+        of_classes = Subset(self.source, self.classes)
+        if not any(count for _, count in of_classes._counts(units, 1)):
+            raise SourceError(self._no_match(None))
+
+    def _no_match(self, known: Collection[str] | None) -> str:
+        assert self._kept is not None
+        has = "" if known is None else f": its classes are {names(sorted(known))}"
+        return f"no image of {self.location} has the class {names(sorted(self._kept))}{has}"
+
+    def _counts(self, units: Sequence[Unit], most: int) -> Iterator[tuple[Unit, int]]:
+        """Each unit and how many samples of it are chosen, up to ``most``; some ahead at a time."""
+        enough = Event()
+        all_chosen = self._kept is None and self.share is None
+
+        def count(unit: Unit) -> int:
+            if all_chosen and unit.num_samples is not None:
+                return min(unit.num_samples, most)
+            number = 0
+            for number, _ in enumerate(self._chosen(heads(self.source, unit)), start=1):
+                if number == most or enough.is_set():
+                    break
+            return number
+
+        waiting: deque[tuple[Unit, Future[int]]] = deque()
+        pool = ThreadPoolExecutor(_COUNTED_AT_ONCE, thread_name_prefix="qscore-count")
+        # The first unit is often all that is needed, so the others are begun slowly.
+        ahead = 1
+        try:
+            for unit in units:
+                waiting.append((unit, pool.submit(count, unit)))
+                if len(waiting) >= ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+                    ahead = min(2 * ahead, _COUNTED_AT_ONCE)
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            enough.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def names(of: Sequence[str]) -> str:
+    """Names for people: the first ones, and how many more there are."""
+    more = len(of) - _NAMES_SHOWN
+    return ", ".join(of[:_NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _fraction(sample_id: str) -> float:

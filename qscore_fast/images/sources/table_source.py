@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from qscore_fast.images.sources.image_columns import (
 from qscore_fast.images.sources.repeats import Repeats
 from qscore_fast.images.sources.source import Sample, Unit, manifest_hash
 
+_FILES_AT_ONCE = 8
 # ArrowInvalid and bad text are ValueErrors.
 _DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError, MemoryError, EOFError)
 
@@ -68,6 +69,9 @@ class _File:
         return sum(self.rows) + (self.damage is not None)
 
 
+_GroupReader = Callable[[Table, _File, int], Iterator[Sample]]
+
+
 class TableSource(ABC):
     """Listed files, cut at their groups of rows. See the classes that derive from it."""
 
@@ -86,7 +90,7 @@ class TableSource(ABC):
         schemas: list[pa.Schema] = []
         self._files: list[_File] = []
         first_row = 0
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             for listed, (schema, rows, damage) in zip(
                 files, pool.map(self._look, files), strict=True
             ):
@@ -139,18 +143,57 @@ class TableSource(ABC):
 
     def read(self, unit: Unit) -> Iterator[Sample]:
         """The rows of a unit; those of a damaged group are errors from where it breaks off."""
+        return self._numbered(unit, self._contents)
+
+    def heads(self, unit: Unit) -> Iterator[Sample]:
+        """The same rows without images: of the files, labels and ids alone are read."""
+        return self._numbered(unit, self._labels_and_ids)
+
+    def known_classes(self) -> frozenset[str] | None:
+        """The labels that rows have, which are read; None where some of them cannot be read."""
+        if self._columns.label is None:
+            return frozenset()
+        found: set[str] = set()
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            for labels in pool.map(self._labels_of, self._files):
+                if labels is None:
+                    return None
+                found |= labels
+        return frozenset(found)
+
+    def _labels_of(self, file: _File) -> set[str] | None:
+        if file.damage is not None:
+            return None
+        found: set[str | None] = set()
+        try:
+            with self._open(file.path) as table:
+                for group in range(len(file.rows)):
+                    found.update(self._values(table, group, self._columns.label))
+        except _DAMAGE:
+            return None
+        return {label for label in found if label is not None}
+
+    def _values(self, table: Table, group: int, name: str | None) -> Iterator[str | None]:
+        """A column's values as text, None for ever without a column."""
+        if name is None:
+            return repeat(None)
+        names = self._columns.class_names if name == self._columns.label else ()
+        return chain.from_iterable(texts(batch, name, names) for batch in table.column(group, name))
+
+    def _numbered(self, unit: Unit, of_group: _GroupReader) -> Iterator[Sample]:
+        """The rows of a unit; an id that comes again becomes an error with a number of its own."""
         number, start, stop = unit.payload
         file = self._files[number]
         position = file.first_row + sum(file.rows[:start])
-        for sample in self._read_groups(file, range(start, stop)):
-            repeat = self._repeats.number(position) if self._repeats else None
-            if repeat is not None and not (file.damage and sample.sample_id == file.sample_id):
+        for sample in self._read_groups(file, range(start, stop), of_group):
+            again = self._repeats.number(position) if self._repeats else None
+            if again is not None and not (file.damage and sample.sample_id == file.sample_id):
                 error = ImageError(f"a second sample of the id {sample.sample_id}", "read")
-                sample = Sample(f"{sample.sample_id}#{repeat}", sample.label, error=error)
+                sample = Sample(f"{sample.sample_id}#{again}", sample.label, error=error)
             yield sample
             position += 1
 
-    def _read_groups(self, file: _File, groups: range) -> Iterator[Sample]:
+    def _read_groups(self, file: _File, groups: range, of_group: _GroupReader) -> Iterator[Sample]:
         whole = [group for group in groups if group < len(file.rows)]
         table, reason = None, "the file has changed since it was listed"
         with ExitStack() as stack:
@@ -160,7 +203,9 @@ class TableSource(ABC):
             except _DAMAGE as error:
                 reason = f"cannot be read: {error}"
             for group in whole:
-                samples = self._group(table, file, group) if table is not None else iter(())
+                samples: Iterator[Sample] = iter(())
+                if table is not None:
+                    samples = _until_damage(of_group(table, file, group), file, group)
                 done = 0
                 for sample in islice(samples, file.rows[group]):
                     yield sample
@@ -169,18 +214,20 @@ class TableSource(ABC):
         if len(whole) < len(groups):
             yield Sample(file.sample_id, error=ImageError(str(file.damage), "read"))
 
-    def _group(self, table: Table, file: _File, group: int) -> Iterator[Sample]:
-        """A group's samples; what is wrong in it ends it, not the groups after it."""
+    def _contents(self, table: Table, file: _File, group: int) -> Iterator[Sample]:
         folder = None if is_url(self._name) else os.path.dirname(file.path)
         done = 0
-        try:
-            for batch in table.batches(group, self._columns):
-                row_id = partial(_row_id, file, group, done)
-                for sample in samples_of_batch(batch, self._columns, row_id, folder):
-                    yield sample
-                    done += 1
-        except _DAMAGE as error:
-            yield from _lost(file, group, done, f"the group of rows is damaged: {error}")
+        for batch in table.batches(group, self._columns):
+            row_id = partial(_row_id, file, group, done)
+            for sample in samples_of_batch(batch, self._columns, row_id, folder):
+                yield sample
+                done += 1
+
+    def _labels_and_ids(self, table: Table, file: _File, group: int) -> Iterator[Sample]:
+        labels = self._values(table, group, self._columns.label)
+        ids = self._values(table, group, self._columns.id)
+        for row, label, own_id in zip(range(file.rows[group]), labels, ids, strict=False):
+            yield Sample(_row_id(file, group, 0, row) if own_id is None else own_id, label)
 
     def _look(self, listed: ListedFile) -> tuple[pa.Schema | None, tuple[int, ...], str | None]:
         try:
@@ -213,6 +260,17 @@ class TableSource(ABC):
                     pass
                 for row in range(done, rows):
                     yield _row_id(file, group, 0, row)
+
+
+def _until_damage(samples: Iterator[Sample], file: _File, group: int) -> Iterator[Sample]:
+    """A group's samples; what is wrong in it ends it, not the groups after it."""
+    done = 0
+    try:
+        for sample in samples:
+            yield sample
+            done += 1
+    except _DAMAGE as error:
+        yield from _lost(file, group, done, f"the group of rows is damaged: {error}")
 
 
 def _row_id(file: _File, group: int, first: int, row: int) -> str:

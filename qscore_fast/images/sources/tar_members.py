@@ -158,6 +158,21 @@ def content(stream: BinaryIO, member: Member) -> bytes:
     return data
 
 
+def skip(stream: BinaryIO, member: Member) -> None:
+    """Pass over what ``content`` would give, up to its last byte.
+
+    Raises:
+        ImageError: as ``content``; stage "read".
+    """
+    if member.size == 0 or isinstance(stream, gzip.GzipFile):
+        # Every byte has to be decompressed anyway, and a damaged one shows where ``content`` finds it.
+        content(stream, member)
+        return
+    stream.seek(member.offset + member.size - 1)
+    if not stream.read(1):
+        _fail(f"cut off within a file of {member.size:,} bytes at byte {member.offset:,}")
+
+
 def _fail(reason: str) -> NoReturn:
     raise ImageError(reason, "read")
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 from typing import BinaryIO, ClassVar
 
@@ -21,6 +21,7 @@ from qscore_fast.images.sources.tar_members import (
     members,
     open_local,
     open_tar,
+    skip,
 )
 from qscore_fast.images.sources.unique_ids import UniqueIds
 
@@ -30,6 +31,7 @@ MAX_LABEL_BYTES = 2**20
 MAX_LABEL_LENGTH = 1000
 
 _PEEK = 16
+_Take = Callable[[BinaryIO, Member], bytes | None]
 _KEY = re.compile(rb"((?:.*/|)[^./][^.]*)\.([^/]*)", re.DOTALL)
 _METADATA = re.compile(rb"__[^/]*__(/|$)")
 
@@ -82,7 +84,7 @@ class WebDatasetSource:
         ids = (self._shard_id(index) for index in range(len(self._names)))
         choice = f"fields {' '.join(self._keys)}, label {self._label_key}"
         self._hash = manifest_hash(chain([(choice, -1)], zip(ids, sizes, strict=True)))
-        first = islice(chain.from_iterable(map(self.read, self.units(1))), _PEEK)
+        first = islice(chain.from_iterable(map(self.heads, self.units(1))), _PEEK)
         self._has_labels = any(sample.label is not None for sample in first)
 
     @property
@@ -118,6 +120,13 @@ class WebDatasetSource:
 
     def read(self, unit: Unit) -> Iterator[Sample]:
         """The samples of a shard, in its order."""
+        return self._samples(unit, content)
+
+    def heads(self, unit: Unit) -> Iterator[Sample]:
+        """The same without images: headers and labels alone are read (of gzip, all of it)."""
+        return self._samples(unit, skip)
+
+    def _samples(self, unit: Unit, take: _Take) -> Iterator[Sample]:
         shard = self._shard_id(unit.payload)
         ids = UniqueIds()
         group: _Group | None = None
@@ -134,7 +143,7 @@ class WebDatasetSource:
                         group = _Group(match[1])
                     field = match[2].decode("utf-8", "backslashreplace").lower()
                     if field not in group.fields:
-                        self._take(group, field, member, stream)
+                        self._take(group, field, member, stream, take)
                     elif field in self._keys:
                         group.repeats.append(member.name)
                     group.fields.append(field)
@@ -148,11 +157,13 @@ class WebDatasetSource:
         if damage is not None:
             yield ids.sample(shard, error=damage)
 
-    def _take(self, group: _Group, field: str, member: Member, stream: BinaryIO) -> None:
+    def _take(
+        self, group: _Group, field: str, member: Member, stream: BinaryIO, take: _Take
+    ) -> None:
         if field in self._keys:
             rank = self._keys.index(field)
             if group.image is None or rank < group.rank:
-                data = None if member.problem else content(stream, member)
+                data = None if member.problem else take(stream, member)
                 group.rank, group.image, group.content = rank, member, data
         elif member.problem is None and member.size <= MAX_LABEL_BYTES:
             if field == self._label_key:
