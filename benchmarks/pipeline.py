@@ -2,9 +2,11 @@
 
 Real JPEG files of ImageNet's usual size, cut from scikit-learn's photographs. Every measurement has a process
 of its own; the contenders take turns, and the median over the rounds counts. ``of the slower stage`` is the
-pipeline's rate over min(decoding alone, encoding alone); where both need the same cores no pipeline can reach
-1, and ``of the shared cores`` is the rate over 1 / (1/decoding + 1/encoding), which counts the cores once.
-With ``--device cuda`` a ResNet-50 in bfloat16 is fed by every decoder in turn.
+pipeline's rate over min(decoding alone, encoding alone), each with the threads that it has in the pipeline.
+First each stage has half of the cores to itself, as where a GPU encodes; then every stage has all cores, the
+default of ``score``: both need the same ones, no pipeline can reach 1, and ``of the shared cores`` is the rate
+over 1 / (1/decoding + 1/encoding), which counts the cores once. With ``--device cuda`` a ResNet-50 in bfloat16
+is fed by every decoder in turn.
 """
 
 from __future__ import annotations
@@ -97,10 +99,16 @@ def linked(folder: Path, target: Path, count: int) -> Path:
     return target
 
 
-def decode_only(folder: Path, kind: str, device: str = "cpu", decoder: str = "pillow") -> float:
-    """Images a second through decoding and transform, as many threads as ``score`` takes."""
+def decode_only(
+    folder: Path,
+    kind: str,
+    device: str = "cpu",
+    decoder: str = "pillow",
+    threads: int | None = None,
+) -> float:
+    """Images a second through decoding and transform; as many threads as ``score`` takes, or so many."""
     source, preprocess = open_source(folder), encoder_of(kind).preprocess
-    workers, size = default_workers(), batch_size(device)
+    workers, size = threads or default_workers(), batch_size(device)
     if decoder == "nvjpeg":  # the GPU's context and nvJPEG's own start are not the pipeline's
         warm = next(iter(open_source(folder).read(source.units(1024)[0])))
         postponed = choose_decoder("nvjpeg", 2**28).decode_or_postpone(warm, "RGB")
@@ -128,8 +136,10 @@ def decode_only(folder: Path, kind: str, device: str = "cpu", decoder: str = "pi
     return count / (time.perf_counter() - start)
 
 
-def encode_only(count: int, kind: str, device: str = "cpu") -> float:
-    """Images a second through encoder and kernels, from memory."""
+def encode_only(count: int, kind: str, device: str = "cpu", threads: int | None = None) -> float:
+    """Images a second through encoder and kernels, from memory; on all cores, or with so many threads."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     encoder, size = encoder_of(kind, device), batch_size(device)
     pixels = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
     batches = max(1, count // size)
@@ -148,12 +158,24 @@ def encode_only(count: int, kind: str, device: str = "cpu") -> float:
 
 
 def pipeline(
-    folder: Path, kind: str, out: Path, device: str = "cpu", decoder: str = "pillow"
+    folder: Path,
+    kind: str,
+    out: Path,
+    device: str = "cpu",
+    decoder: str = "pillow",
+    threads: int | None = None,
 ) -> dict[str, Any]:
-    """``score`` from the listing to the finished tables; on a GPU once before, for what starts only once."""
+    """``score`` from the listing to the finished tables; on a GPU once before, for what starts only once.
+
+    Args:
+        threads: to decode with, and to encode with; None for the defaults, all cores for both.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     encoder = encoder_of(kind, device)
     settings: dict[str, Any] = {
         "eps": EPS, "overwrite": True, "decoder": decoder, "batch_size": batch_size(device),
+        "workers": threads,
     }  # fmt: skip
     if device != "cpu":
         qf.score(Subset(open_source(folder), limit=batch_size(device)), encoder, out, **settings)
@@ -221,14 +243,20 @@ def check(difference: float) -> None:
 
 
 def stages(
-    folder: Path, kind: str, count: int, rounds: int, device: str = "cpu", decoder: str = "pillow"
+    folder: Path,
+    kind: str,
+    count: int,
+    rounds: int,
+    device: str = "cpu",
+    decoder: str = "pillow",
+    threads: int | None = None,
 ) -> dict[str, Any]:
-    """Decoding alone, encoding alone, and the pipeline, in turns."""
+    """Decoding alone, encoding alone, and the pipeline, in turns, all with the same threads."""
     found: dict[str, list[Any]] = {"decode": [], "encode": [], "pipeline": []}
     steps: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "decode": (decode_only, (folder, kind, device, decoder)),
-        "encode": (encode_only, (count, kind, device)),
-        "pipeline": (pipeline, (folder, kind, folder.parent / "run", device, decoder)),
+        "decode": (decode_only, (folder, kind, device, decoder, threads)),
+        "encode": (encode_only, (count, kind, device, threads)),
+        "pipeline": (pipeline, (folder, kind, folder.parent / "run", device, decoder, threads)),
     }
     for _ in range(rounds):
         for name, (function, arguments) in steps.items():
@@ -286,7 +314,7 @@ def memory(folder: Path, count: int) -> dict[str, Any]:
 def say(name: str, row: dict[str, Any]) -> None:
     """One line of the stages."""
     print(
-        f"{name:<32} decode {row['decode_only']:6.0f}  encode {row['encode_only']:6.0f}  pipeline "
+        f"{name:<43} decode {row['decode_only']:6.0f}  encode {row['encode_only']:6.0f}  pipeline "
         f"{row['pipeline']:6.0f} images/s: {row['of_the_slower_stage']:.2f} of the slower stage, "
         f"{row['of_the_shared_cores']:.2f} of the shared cores; writing {100 * row['write_share']:.2f} %",
         flush=True,
@@ -327,14 +355,19 @@ def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, 
     save_images(folder / "small" / "images", count, (128, 128))
     linked(folder / "large" / "images", folder / "many" / "images", 20 * count)
     found = header(count, rounds, "cpu")
-    for name, size, kind in (
+    half = max(1, default_workers() // 2)
+    cases = (
         ("ResNet-50, 500 x 375", "large", "resnet50"),
         ("ResNet-50, 128 x 128", "small", "resnet50"),
         ("next to no encoder, 500 x 375", "many", "tiny"),
-    ):
-        encoded = 20 * count if kind == "tiny" else count
-        row = found["stages"][name] = stages(folder / size / "images", kind, encoded, rounds)
-        say(name, row)
+    )
+    for words, threads in ((", cores apart", half), ("", None)):
+        for name, size, kind in cases:
+            encoded = 20 * count if kind == "tiny" else count
+            images = folder / size / "images"
+            row = stages(images, kind, encoded, rounds, threads=threads)
+            found["stages"][name + words] = row
+            say(name + words, row)
     found["rivals"] = rivals(folder / "large" / "images", rounds)
     for name, times in found["rivals"]["times_as_fast"].items():
         print(f"{times:.2f} times as fast as {name}")
