@@ -3,10 +3,10 @@
 Real JPEG files of ImageNet's usual size, cut from scikit-learn's photographs. Every measurement has a process
 of its own; the contenders take turns, and the median over the rounds counts. ``of the slower stage`` is the
 pipeline's rate over min(decoding alone, encoding alone), each with the threads that it has in the pipeline.
-First each stage has half of the cores to itself, as where a GPU encodes; then every stage has all cores, the
-default of ``score``: both need the same ones, no pipeline can reach 1, and ``of the shared cores`` is the rate
-over 1 / (1/decoding + 1/encoding), which counts the cores once. With ``--device cuda`` a ResNet-50 in bfloat16
-is fed by every decoder in turn.
+First each stage has half of the cores to itself, as where a GPU encodes; then both have all cores, which is
+the default: there no pipeline can reach 1, and ``of the shared cores`` is the rate over
+1 / (1/decoding + 1/encoding), which counts the cores once. With ``--device cuda`` a ResNet-50 in bfloat16 is
+fed by every decoder in turn.
 """
 
 from __future__ import annotations
