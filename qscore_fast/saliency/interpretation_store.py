@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from qscore_fast.errors import StoreError
 from qscore_fast.saliency.masked_images import Passed
 from qscore_fast.scoring.atomic import made_folder, remove_leftovers, replacing, write_text
-from qscore_fast.scoring.locks import WRITERS, FolderLocks, busy
+from qscore_fast.scoring.locks import WRITERS, FolderLocks, Grant, busy
 from qscore_fast.scoring.record import differences
 
 FORMAT = "qscore-fast.interpretation"
@@ -58,10 +58,12 @@ class InterpretationStore:
         store = cls(folder)
         locks = FolderLocks(folder)
         try:
-            if not locks.acquire(WRITERS):
+            alone = locks.ask(WRITERS)
+            if alone is Grant.BUSY:
                 raise busy(folder)
-            remove_leftovers(folder)
-            remove_leftovers(folder / "parts")
+            if alone is Grant.HELD:
+                remove_leftovers(folder)
+                remove_leftovers(folder / "parts")
             if overwrite:
                 store.clear()
             store._start(asked)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +15,10 @@ from pathlib import Path
 from qscore_fast.errors import StoreError
 
 TEMPORARY = ".tmp-"
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_OF_HOST = re.compile(rf"{re.escape(TEMPORARY)}([0-9a-f]{{8}})-[0-9a-f]{{16}}-")
+_DAY = 86_400.0
 
 
 @contextmanager
@@ -22,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the file cannot be written (no space, no permission).
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{_HOST}-{secrets.token_hex(8)}-{path.name}")
     try:
         yield temporary
         _sync(temporary)
@@ -56,10 +64,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of runs that were killed. Call it only while nobody else writes."""
+    """Delete the temporary files of runs that were killed. Call it only while nobody else writes.
+
+    Those that another machine began within a day stay: some file systems keep the locks of each machine
+    to itself, and then nobody can know that nobody else writes.
+    """
     for pattern in (f"{TEMPORARY}*", ".features.npz.*.tmp"):  # the second: DiscriminativeFeatures
         for path in folder.glob(pattern):
             with suppress(OSError):  # a folder that cannot be written: the next write says so
+                of_host = _OF_HOST.match(path.name)
+                if of_host and of_host[1] != _HOST and time.time() - path.stat().st_mtime < _DAY:
+                    continue
                 path.unlink()
 
 

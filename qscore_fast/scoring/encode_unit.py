@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from qscore_fast.errors import EncoderError, ImageError, SettingsError
 from qscore_fast.functional import sparse_activations
 from qscore_fast.images import Decoder, NvJpegDecoder, Source
 from qscore_fast.images.nvjpeg import INTERPOLATIONS, EncodedJpeg, decode_jpegs
+from qscore_fast.scoring.made_with import made_with
 from qscore_fast.scoring.part import NON_FINITE, OK, UNDECODABLE, PartRows
 from qscore_fast.scoring.prefetch import Decoded
 
@@ -107,7 +109,8 @@ class UnitEncoder:
                 break
         if unreported:
             on_images(unreported, failed)
-        return rows.finish(), dict(seconds)
+        made = made_with(self.encoder, self.batch_size)
+        return replace(rows.finish(), made_with=made), dict(seconds)
 
     def _encode_batch(
         self,

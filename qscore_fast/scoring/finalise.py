@@ -20,10 +20,13 @@ from qscore_fast.scoring.discovery import (
     discover_on_grid,
     features_at,
 )
+from qscore_fast.scoring.parts_digest import parts_digest
 from qscore_fast.scoring.scores_table import (
     ScoresHeader,
     Totals,
+    errors_are_of,
     features_hash,
+    is_intact,
     write_errors,
     write_scores,
 )
@@ -40,35 +43,41 @@ def finalise(
     lower: float,
     upper: float,
 ) -> list[str]:
-    """Write the results, unless the same request was answered before; return what to tell the user.
+    """Write the results, unless the same request was answered before from the same parts, and the answer
+    is still whole; return what to tell the user.
 
     Args:
         store: complete, and locked by the caller.
         features: D; None discovers it in this run's own parts.
         eps: for the discovery; None is 4, "auto" the largest that leaves at most 1 % empty.
         lower, upper: percentiles of the activation percentage, for the discovery.
+
+    Raises:
+        DamagedPartError: a part has to be made again. StoreError: the results cannot be written.
+        QScoreError: no image was scored.
     """
     request = request_of(features, eps, lower, upper)
-    header = ScoresHeader.read(store.path / "scores.parquet")
-    if (
-        header is not None
-        and (header.run, header.request) == (store.record.key, request)
-        and (store.path / "errors.parquet").exists()
-        and _hash_on_disk(store) == header.features_hash
-    ):
+    parts = parts_digest(
+        store
+    )  # before a part is read: what changes after that is noticed next time
+    header = _answer(store, request, parts)
+    if header is not None:
         return header.notes
 
-    write_errors(store)
+    write_errors(store, parts)
     if not any(notes["num_scored"] for notes in store.part_notes()):
+        (store.path / "scores.parquet").unlink(
+            missing_ok=True
+        )  # of images that could be scored once
         raise QScoreError(
             f"none of the {store.num_images()} images could be scored: "
             f"{store.path / 'errors.parquet'} says why"
         )
     if features is not None:
-        return write_results(store, features, request)
+        return write_results(store, features, request, parts=parts)
     if eps == "auto":
         discovery = discover_in_store(store, eps=eps, lower=lower, upper=upper)
-        return write_results(store, discovery.features, request, lambda _: discovery.notes())
+        return write_results(store, discovery.features, request, lambda _: discovery.notes(), parts)
     value = DEFAULT_EPS if eps is None else float(eps)
     (features,) = features_at(store, np.array([value]), lower, upper)
     found = Discovery(features, {}, None)
@@ -79,7 +88,7 @@ def finalise(
         # Only now is it worth another look at the parts which eps would be better.
         return discover_on_grid(store, eps=value, lower=lower, upper=upper).notes()
 
-    return write_results(store, features, request, notes_on)
+    return write_results(store, features, request, notes_on, parts)
 
 
 def discover_in_store(store: Store, *, eps: Eps, lower: float, upper: float) -> Discovery:
@@ -107,12 +116,17 @@ def write_results(
     features: DiscriminativeFeatures,
     request: dict[str, Any],
     notes_on: Callable[[float], list[str]] = lambda _: [],
+    parts: str | None = None,
 ) -> list[str]:
-    """features.npz, then scores.parquet, which names the features that it was made with; all notes.
+    """errors.parquet, features.npz, then scores.parquet, which names what it was made of; all notes.
 
     Args:
         notes_on: the notes on D, given the share of the images that it leaves without an active feature.
+        parts: their digest, if errors.parquet is written already.
     """
+    if parts is None:
+        parts = parts_digest(store)
+        write_errors(store, parts)
     write_features(features, store.path / "features.npz")
 
     def header_of(totals: Totals) -> ScoresHeader:
@@ -124,6 +138,7 @@ def write_results(
             features_hash=features_hash(features),
             encoder_fingerprint=store.record.asked["encoder"]["fingerprint"],
             notes=[*notes_on(totals.empty_fraction), *signed],
+            parts=parts,
         )
 
     return write_scores(store, features, header_of).notes
@@ -199,6 +214,24 @@ def request_of(
         "lower": float(lower),
         "upper": float(upper),
     }
+
+
+def _answer(store: Store, request: dict[str, Any], parts: str) -> ScoresHeader | None:
+    """The header of the scores that are there, if they and all beside them are what would be written."""
+    path = store.path / "scores.parquet"
+    header = ScoresHeader.read(path)
+    if header is None or (header.run, header.request, header.parts) != (
+        store.record.key,
+        request,
+        parts,
+    ):
+        return None
+    whole = (
+        _hash_on_disk(store) == header.features_hash
+        and errors_are_of(store.path / "errors.parquet", parts)
+        and is_intact(path)
+    )
+    return header if whole else None
 
 
 def _hash_on_disk(store: Store) -> str | None:

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 
 from qscore_fast.errors import StoreError
@@ -27,12 +28,21 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
+class Grant(Enum):
+    """What a lock that was asked for is: ours, another process's, or unknown to the file system."""
+
+    HELD = "held"
+    BUSY = "busy"
+    UNSUPPORTED = "unsupported"
+
+
 class FolderLocks:
     """Byte-range locks on a file of the folder: they end with the process, however it ends, and work
     between machines wherever the file system passes POSIX locks on (NFS 4, Lustre with ``flock``).
 
-    Where there are none, every lock is granted: then two processes may do the same unit, which costs
-    time and nothing else, since a part is renamed into place whole.
+    Where there are none, every unit may be taken: then two processes may do the same one, which costs
+    time and nothing else, since a part is renamed into place whole. What may be done only while nobody
+    else writes needs :meth:`ask` to say HELD.
 
     Linux's open-file-description locks also hold between two stores of one process.
     """
@@ -48,17 +58,20 @@ class FolderLocks:
         """Release everything."""
         os.close(self._descriptor)
 
-    def acquire(self, byte: int, *, shared: bool = False, wait: bool = False) -> bool:
-        """Take a lock, or change the one that is held; False if another process has it."""
+    def ask(self, byte: int, *, shared: bool = False, wait: bool = False) -> Grant:
+        """Take a lock, or change the one that is held."""
         if fcntl is None:
-            return True
+            return Grant.UNSUPPORTED
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         try:
             self._set(kind, byte, wait)
         except OSError as error:
-            # Anything else is a file system without locks.
-            return error.errno not in _BUSY
-        return True
+            return Grant.BUSY if error.errno in _BUSY else Grant.UNSUPPORTED
+        return Grant.HELD
+
+    def acquire(self, byte: int, *, shared: bool = False, wait: bool = False) -> bool:
+        """Take a lock, as far as there are any; False if another process has it."""
+        return self.ask(byte, shared=shared, wait=wait) is not Grant.BUSY
 
     def release(self, byte: int) -> None:
         """Give a lock back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +21,11 @@ from qscore_fast.errors import StoreError
 OK, UNDECODABLE, NON_FINITE = "ok", "undecodable", "non_finite"
 STATS = ("mean", "std", "l1", "l2")
 KEY = b"qscore_fast.run"
+CONTENT = b"qscore_fast.content"
+
+
+class DamagedPartError(StoreError):
+    """A part is missing, or its content is not what was written: it must be made again."""
 
 
 def part_schema(num_features: int) -> pa.Schema:
@@ -48,6 +55,7 @@ class PartRows:
         feature: (nnz,) unsigned. value: (nnz,) float32.
         embeddings: (number of OK rows, r) float16, or None.
         errors: {"sample_id", "stage", "error"} of every image that is not OK.
+        made_with: see ``made_with``; None where nobody knows.
     """
 
     sample_ids: list[str]
@@ -59,6 +67,16 @@ class PartRows:
     value: np.ndarray
     embeddings: np.ndarray | None = None
     errors: list[dict[str, str]] = field(default_factory=list)
+    made_with: dict[str, Any] | None = None
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of all but the embeddings and ``made_with``."""
+        texts = [self.sample_ids, self.labels, self.status, self.errors]
+        digest = hashlib.sha256(json.dumps(texts).encode())
+        ok = np.array([status == OK for status in self.status], dtype=bool)
+        for numbers in (self.stats[ok], self.lengths, self.feature, self.value):
+            digest.update(np.ascontiguousarray(numbers).data)
+        return digest.hexdigest()
 
     def table(self, schema: pa.Schema) -> pa.Table:
         """The rows as Arrow; numbers are wrapped, not copied one by one."""
@@ -111,7 +129,7 @@ class Part:
         """Read and verify a part, or some of its columns, status among them.
 
         Raises:
-            StoreError: the file is damaged.
+            DamagedPartError: the file is missing or damaged. StoreError: it cannot be read now.
         """
         try:
             # Not read_table: that reads through a dataset, which knows no checksums.
@@ -120,7 +138,9 @@ class Part:
                 return cls(file.read(columns and list(columns), use_threads=False), activation_eps)
         except (OSError, pa.ArrowException) as error:
             reason = str(error).split("\n")[0]
-            raise StoreError(
+            if not _is_damage(error):
+                raise StoreError(f"cannot read {path}: {reason}") from error
+            raise DamagedPartError(
                 f"{path} is damaged ({reason}): delete it and run the same qscore score again, "
                 "which redoes this part alone"
             ) from error
@@ -197,3 +217,10 @@ def part_footer(path: Path) -> tuple[int, dict[bytes, bytes]]:
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} is damaged: {error}") from error
     return metadata.num_rows, metadata.metadata or {}
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it is about the content, not about the machine; Arrow gives only the latter an errno."""
+    if isinstance(error, OSError):
+        return error.errno is None or isinstance(error, FileNotFoundError)
+    return isinstance(error, pa.ArrowInvalid)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -21,10 +22,14 @@ from qscore_fast.scoring.encode_unit import UnitEncoder, check_decoder
 from qscore_fast.scoring.engine import Engine, Progress, check_error_rate, encode_missing
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
 from qscore_fast.scoring.local_engine import LocalEngine
+from qscore_fast.scoring.made_with import made_otherwise, made_with
+from qscore_fast.scoring.part import DamagedPartError
+from qscore_fast.scoring.parts_digest import parts_digest
 from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.record import describe_run
 from qscore_fast.scoring.score_run import ScoreRun
 from qscore_fast.scoring.scores_table import write_errors
+from qscore_fast.scoring.session import Session
 from qscore_fast.scoring.store import Store
 
 
@@ -53,6 +58,7 @@ def score(
     ray_address: str | None = None,
     ray_actors: int | None = None,
     max_error_rate: float | None = None,
+    retry_errors: bool = False,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScoreRun:
@@ -62,7 +68,8 @@ def score(
     goes on with the parts that are missing. Any number of processes, on any number of machines that
     share ``out``, may do this at once with the same settings: each takes units that nobody else has,
     and takes over those of a process that died. Images that cannot be decoded, or whose features are not
-    finite, are recorded and left out.
+    finite, are recorded and left out. Where the machine or the store fails and not an image, nothing is
+    recorded: the run ends, and called again it goes on.
 
     Args:
         source: a source of images, or what ``open_source`` takes: the path of a folder, for example.
@@ -103,14 +110,22 @@ def score(
             one on every node where there is none.
         max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad (judged
             from 100 images on, and at the end). None never stops.
+        retry_errors: do parts again in which images could not be read (errors of stage "read"): files that
+            were missing or closed, archives that broke off.
         overwrite: delete a run that is in ``out``, instead of continuing it.
         progress: called with the state after every batch.
+
+    A RuntimeWarning says, in one line, where a run goes on under another batch size, device or version than
+    its finished parts were made with: such a run is not the same to the byte as one that was not stopped.
+    A part that turns out damaged while the results are made is done again.
 
     Returns:
         The run; not ``complete`` where ``num_shards`` was given and parts of other shards are missing.
 
     Raises:
         ErrorRateError: more images are bad than ``max_error_rate`` allows.
+        UnavailableError: the images cannot be read for now, after some 10 seconds of trying; finished parts
+            stay.
         QScoreError: or one of its kinds, for anything that the caller can mend.
     """
     if engine not in ("local", "ray"):
@@ -173,38 +188,61 @@ def score(
         decoder=chosen_decoder,
     )
     with Store.writing(out, record, overwrite) as store:
+        _warn_of_other_settings(
+            store, made_with(encoder, batch_size), on_other_machines=engine == "ray"
+        )
         unit_encoder = UnitEncoder(
             source, encoder, batch_size, float(activation_eps), two_sided, embeddings != "none"
         )
         mine = range(store.record.num_units) if shard is None else _units_of(store, *shard)
-        running: AbstractContextManager[Engine]
-        if engine == "local":
-            running = nullcontext(
-                LocalEngine(unit_encoder, units, chosen_decoder, workers or default_workers())
-            )
-        else:
-            from qscore_fast.scoring.ray_engine import RayEngine
+        if retry_errors:
+            for index in mine:
+                store.forget_unread(index)
 
-            running = RayEngine(
-                unit_encoder,
-                units,
-                chosen_decoder,
-                workers=workers,
-                device=None if device is None else str(device),
-                address=ray_address,
-                max_actors=ray_actors,
-            )
-        with running as encoding, freed_memory_kept():
-            session = encode_missing(
-                encoding, store, units, mine, max_error_rate=max_error_rate, progress=progress
-            )
+        def made(indices: Sequence[int]) -> Session:
+            running: AbstractContextManager[Engine]
+            if engine == "local":
+                running = nullcontext(
+                    LocalEngine(unit_encoder, units, chosen_decoder, workers or default_workers())
+                )
+            else:
+                from qscore_fast.scoring.ray_engine import RayEngine
+
+                running = RayEngine(
+                    unit_encoder,
+                    units,
+                    chosen_decoder,
+                    workers=workers,
+                    device=None if device is None else str(device),
+                    address=ray_address,
+                    max_actors=ray_actors,
+                )
+            with running as encoding, freed_memory_kept():
+                return encode_missing(
+                    encoding,
+                    store,
+                    units,
+                    indices,
+                    max_error_rate=max_error_rate,
+                    progress=progress,
+                )
+
+        def write_results() -> None:
+            if max_error_rate is not None:
+                write_errors(store, parts_digest(store))
+                _check_all_errors(store, max_error_rate)
+            finalise(store, features=features, eps=eps, lower=lower, upper=upper)
+
+        session = made(mine)
         if session.parts_left:
             return ScoreRun(out, session)
         with store.writing_results():
-            if max_error_rate is not None:
-                write_errors(store)
-                _check_all_errors(store, max_error_rate)
-            finalise(store, features=features, eps=eps, lower=lower, upper=upper)
+            try:
+                write_results()
+            except DamagedPartError:
+                # Only reading a part shows that it is damaged inside. Once: a disk may do it each time.
+                session = session.joined(made(store.remove_damaged()))
+                write_results()
     return ScoreRun(out, session)
 
 
@@ -222,6 +260,23 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
             f"shard_index must be from 0 to num_shards - 1 = {count - 1}, got {index}"
         )
     return index, count
+
+
+def _warn_of_other_settings(
+    store: Store, now: dict[str, Any], *, on_other_machines: bool = False
+) -> None:
+    """A RuntimeWarning if parts that are still to come will be made otherwise than those that are there."""
+    if on_other_machines:  # what their devices are shows only there
+        now = {key: now[key] for key in ("batch_size", "libraries")}
+    changes = made_otherwise(store, now)
+    if changes and store.missing_units():
+        warnings.warn(
+            f"the run in {store.path} goes on under other settings than those of its finished parts "
+            f"({'; '.join(changes)}): its scores may differ from those of one made under one of them, in "
+            "their last digits",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _check_all_errors(store: Store, limit: float) -> None:

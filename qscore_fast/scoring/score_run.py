@@ -12,7 +12,12 @@ import pyarrow as pa
 
 from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.scoring.scores_table import ScoresHeader, lowest_scores, read_result
+from qscore_fast.scoring.scores_table import (
+    ScoresHeader,
+    features_hash,
+    lowest_scores,
+    read_result,
+)
 from qscore_fast.scoring.session import Session
 from qscore_fast.scoring.store import Store
 
@@ -66,6 +71,11 @@ class ScoreRun:
             raise StoreError(
                 f"{self.path} holds no readable scores.parquet: run the same qscore score again"
             )
+        if header.run != self._store.record.key:
+            raise StoreError(
+                f"{self.path / 'scores.parquet'} is of a run with other settings than run.json says: run "
+                "the same qscore score again"
+            )
         return header
 
     @property
@@ -75,8 +85,18 @@ class ScoreRun:
 
     @cached_property
     def features(self) -> DiscriminativeFeatures:
-        """The discriminative features D that the scores were made with."""
-        return DiscriminativeFeatures.load(self.path / "features.npz")
+        """The discriminative features D that the scores were made with.
+
+        Raises:
+            StoreError: features.npz holds others: a process that wrote new results was killed in between.
+        """
+        features = DiscriminativeFeatures.load(self.path / "features.npz")
+        if features_hash(features) != self._header.features_hash:
+            raise StoreError(
+                f"{self.path / 'features.npz'} holds other features than scores.parquet was made with: run "
+                "the same qscore score again"
+            )
+        return features
 
     def scores(self) -> pa.Table:
         """One row for each scored image, in the order of the source: a folder's by

@@ -111,6 +111,7 @@ class ScoresHeader:
 
     Attributes:
         run: the key of the run's record.
+        parts: see ``parts_digest``; "" in a file from before there was one.
         request: how eps and D were asked for, so that the same request need not be answered twice.
         eps: the one in use.
         features_hash, encoder_fingerprint: which D, which encoder.
@@ -124,6 +125,7 @@ class ScoresHeader:
     features_hash: str
     encoder_fingerprint: str
     notes: list[str]
+    parts: str = ""
     version: str = field(default_factory=lambda: library_versions().get("qscore-fast", "unknown"))
 
     @classmethod
@@ -131,7 +133,10 @@ class ScoresHeader:
         """The header of a scores.parquet; None if it is missing, damaged or of another kind."""
         try:
             found = pq.read_metadata(path).metadata or {}
-            return cls(**{f.name: json.loads(found[_header_key(f.name)]) for f in fields(cls)})
+            keys = {f.name: _header_key(f.name) for f in fields(cls) if f.name != "parts"}
+            if (parts := _header_key("parts")) in found:
+                keys["parts"] = parts
+            return cls(**{name: json.loads(found[key]) for name, key in keys.items()})
         except (OSError, pa.ArrowException, KeyError, ValueError):
             return None
 
@@ -183,8 +188,12 @@ def _in_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def write_errors(store: Store) -> None:
-    """Write errors.parquet: one row for each image without a score."""
+def write_errors(store: Store, parts: str) -> None:
+    """Write errors.parquet: one row for each image without a score.
+
+    Args:
+        parts: the digest of the parts that are there.
+    """
     with (
         replacing(store.path / "errors.parquet") as temporary,
         pq.ParquetWriter(temporary, ERRORS, write_page_checksum=True) as writer,
@@ -192,6 +201,27 @@ def write_errors(store: Store) -> None:
         for notes in store.part_notes():
             if notes["errors"]:
                 writer.write_table(pa.Table.from_pylist(notes["errors"], schema=ERRORS))
+        writer.add_key_value_metadata({_header_key("parts"): json.dumps(parts).encode()})
+
+
+def errors_are_of(path: Path, parts: str) -> bool:
+    """Whether an errors.parquet is whole and was made of the parts with this digest."""
+    try:
+        found = pq.read_metadata(path).metadata or {}
+        return bool(json.loads(found[_header_key("parts")]) == parts) and is_intact(path)
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return False
+
+
+def is_intact(path: Path) -> bool:
+    """Whether every page of a table can be read and has the checksum that it was written with."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def read_result(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -36,6 +36,24 @@ class Session:
     images_by_others: int
     seconds: float
     seconds_by_stage: dict[str, float]
+
+    def joined(self, later: Session) -> Session:
+        """Both in one: ``later`` did parts again that this one had found or made."""
+        stages = {*self.seconds_by_stage, *later.seconds_by_stage}
+        both = {
+            stage: self.seconds_by_stage.get(stage, 0.0) + later.seconds_by_stage.get(stage, 0.0)
+            for stage in stages
+        }
+        return replace(
+            self,
+            parts_found=max(0, self.parts_found - later.parts_done),
+            parts_done=self.parts_done + later.parts_done,
+            parts_left=later.parts_left,
+            images_done=self.images_done + later.images_done,
+            images_by_others=self.images_by_others + later.images_by_others,
+            seconds=self.seconds + later.seconds,
+            seconds_by_stage=both,
+        )
 
     @property
     def images_per_second(self) -> float | None:

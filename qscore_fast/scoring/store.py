@@ -20,8 +20,18 @@ from qscore_fast.scoring.embeddings_file import (
     read_embeddings,
     write_embeddings,
 )
-from qscore_fast.scoring.locks import RESULTS, SETUP, WRITERS, FolderLocks, busy, locked
-from qscore_fast.scoring.part import KEY, OK, Part, PartRows, part_footer, part_schema, write_table
+from qscore_fast.scoring.locks import RESULTS, SETUP, WRITERS, FolderLocks, Grant, busy, locked
+from qscore_fast.scoring.part import (
+    CONTENT,
+    KEY,
+    OK,
+    DamagedPartError,
+    Part,
+    PartRows,
+    part_footer,
+    part_schema,
+    write_table,
+)
 from qscore_fast.scoring.prefetch import default_workers
 from qscore_fast.scoring.record import RunRecord, differences
 
@@ -60,7 +70,7 @@ class Store:
 
         Raises:
             StoreError: the folder holds a run with other settings, cannot be written, or is to be
-                overwritten while another process writes to it.
+                overwritten while another process writes to it, or where nobody can know whether one does.
         """
         folder = Path(path)
         try:
@@ -72,17 +82,21 @@ class Store:
         locks = FolderLocks(folder)
         try:
             with locks.holding(SETUP):
-                alone = locks.acquire(WRITERS)
-                if not alone and (overwrite or not locks.acquire(WRITERS, shared=True)):
+                alone = locks.ask(WRITERS)
+                if alone is Grant.BUSY and (overwrite or not locks.acquire(WRITERS, shared=True)):
                     raise busy(folder)
-                if alone:
+                if alone is Grant.HELD:
                     remove_leftovers(folder)
                     _remove_leftovers_of_parts(folder)
+                elif overwrite:
+                    _check_empty(folder)
                 _start_or_join(folder, record, overwrite)
                 locks.acquire(WRITERS, shared=True)
             yield cls(folder, locks)
             with locks.holding(SETUP):
-                if locks.acquire(WRITERS):  # the last to leave clears what killed processes left
+                if (
+                    locks.ask(WRITERS) is Grant.HELD
+                ):  # the last to leave clears what killed processes left
                     _remove_leftovers_of_parts(folder)
         finally:
             locks.close()
@@ -101,6 +115,22 @@ class Store:
         """Give a claimed unit back."""
         assert self._locks is not None
         self._locks.release(index)
+
+    def forget_unread(self, index: int) -> bool:
+        """Make a unit missing again if images of its part could not be read, and nobody else has it."""
+        assert self._locks is not None
+        if not self._locks.acquire(index):
+            return False
+        try:
+            errors = (self._notes(index) or {}).get("errors", [])
+            if not any(error["stage"] == "read" for error in errors):
+                return False
+            self.part_path(index).unlink(missing_ok=True)
+            return True
+        except OSError as error:
+            raise StoreError(f"cannot remove {self.part_path(index)}: {error.strerror}") from error
+        finally:
+            self._locks.release(index)
 
     @contextmanager
     def writing_results(self) -> Iterator[None]:
@@ -160,17 +190,21 @@ class Store:
                 self.embeddings_path(index),
                 self.record.asked["embeddings"],
             )
+        content = rows.digest()
         notes = {
             "unit": index,
             "num_images": len(rows.status),
             "num_scored": rows.status.count(OK),
+            "content": content,
+            "made_with": rows.made_with,
             **timings,
             "errors": rows.errors,
         }
         write_text(self.part_path(index, ".json"), json.dumps(notes, indent=1) + "\n")
         schema = part_schema(self.record.asked["encoder"]["num_features"])
         with replacing(self.part_path(index)) as temporary:
-            write_table(rows.table(schema), temporary, {KEY: self.record.key.encode()})
+            metadata = {KEY: self.record.key.encode(), CONTENT: content.encode()}
+            write_table(rows.table(schema), temporary, metadata)
 
     def map_parts(
         self, function: Callable[[Part], T], columns: Sequence[str] | None = None
@@ -182,15 +216,18 @@ class Store:
         """
 
         def result_of(index: int) -> T:
-            path, eps = self.part_path(index), self.record.asked["activation_eps"]
-            return function(Part.read(path, eps, columns))
+            return function(self._read(index, columns))
 
+        return self.each_unit(result_of)
+
+    def each_unit(self, function: Callable[[int], T]) -> Iterator[T]:
+        """``function`` of every unit's index, in order, some at a time."""
         threads = default_workers()
         waiting: deque[Future[T]] = deque()
         pool = ThreadPoolExecutor(threads, thread_name_prefix="qscore-parts")
         try:
             for index in range(self.record.num_units):
-                waiting.append(pool.submit(result_of, index))
+                waiting.append(pool.submit(function, index))
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -198,16 +235,36 @@ class Store:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def remove_damaged(self) -> list[int]:
+        """Read every part and delete those that are damaged inside; the units that are missing then."""
+
+        def check(index: int) -> None:
+            try:
+                self._read(index)
+            except DamagedPartError:
+                self.part_path(index).unlink(missing_ok=True)
+
+        for _ in self.each_unit(check):
+            pass
+        return self.missing_units()
+
     def part_notes(self) -> Iterator[dict[str, Any]]:
         """Counts, timings and errors of every part in order."""
-        for index in range(self.record.num_units):
-            notes = self._notes(index)
-            if notes is None:
-                raise StoreError(
-                    f"{self.part_path(index, '.json')} is missing or damaged: run the same qscore "
-                    "score again, which redoes this part alone"
-                )
-            yield notes
+        return map(self.notes, range(self.record.num_units))
+
+    def notes(self, index: int) -> dict[str, Any]:
+        """Counts, timings and errors of a part; StoreError if they are missing or damaged."""
+        notes = self._notes(index)
+        if notes is None:
+            raise StoreError(
+                f"{self.part_path(index, '.json')} is missing or damaged: run the same qscore "
+                "score again, which redoes this part alone"
+            )
+        return notes
+
+    def made_with(self, index: int) -> dict[str, Any] | None:
+        """What a part was made with, see ``made_with``; None where there is none, or it does not say."""
+        return (self._notes(index) or {}).get("made_with")
 
     def embeddings(self) -> Iterator[np.ndarray]:
         """The embeddings of every part, (scored images, r) float16, mapped where they are ``.npy``.
@@ -228,7 +285,11 @@ class Store:
             notes = json.loads(self.part_path(index, ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return notes if isinstance(notes, dict) and "num_scored" in notes else None
+        whole = isinstance(notes, dict) and {"num_images", "num_scored", "errors"} <= notes.keys()
+        return notes if whole else None
+
+    def _read(self, index: int, columns: Sequence[str] | None = None) -> Part:
+        return Part.read(self.part_path(index), self.record.asked["activation_eps"], columns)
 
     def is_whole(self, index: int) -> bool:
         """Whether the part is there with all that belongs to it; a damaged one counts as missing."""
@@ -239,7 +300,10 @@ class Store:
         except StoreError:
             return False
         notes = self._notes(index)
-        if notes is None or num_rows != notes.get("num_images"):
+        if notes is None or num_rows != notes["num_images"]:
+            return False
+        # Of two processes that did a unit at once, each may have written one of both files.
+        if metadata.get(CONTENT, b"").decode() != notes.get("content", ""):
             return False
         if self.record.unit_rows(index) not in (None, num_rows):
             return False
@@ -255,6 +319,15 @@ class Store:
 def _remove_leftovers_of_parts(folder: Path) -> None:
     for name in PART_FOLDERS:
         remove_leftovers(folder / name)
+
+
+def _check_empty(folder: Path) -> None:
+    """StoreError unless there is nothing to overwrite, where nobody can know who else writes."""
+    if (folder / "run.json").exists() or any((folder / "parts").glob("part-*")):
+        raise StoreError(
+            f"{folder} lies on a file system without locks, so whether another process writes to it cannot "
+            "be known: delete it yourself instead of --overwrite, or give another folder (--out)"
+        )
 
 
 def _start_or_join(folder: Path, record: RunRecord, overwrite: bool) -> None:

@@ -1,0 +1,53 @@
+"""What a part was made with, as far as it can change the last digits of what the part holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from qscore_fast.backends import backend_info
+from qscore_fast.encoders import Encoder
+from qscore_fast.scoring.record import differences, library_versions
+from qscore_fast.scoring.store import Store
+
+
+def made_with(encoder: Encoder, batch_size: int) -> dict[str, Any]:
+    """As JSON: batch size, device by its model, kernels, PyTorch's threads on a CPU, and libraries.
+
+    A convolution adds up in another order in a batch of another size, on another device, and on a CPU
+    with other threads.
+    """
+    kind = encoder.device.type
+    info = backend_info()
+    content: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": kind,
+        "kernels": {"cpu": info.cpu, "cuda": info.cuda}.get(kind, "reference"),
+    }
+    if kind == "cuda":
+        content["device"] = f"{kind} {torch.cuda.get_device_name(encoder.device)}"
+    elif kind == "cpu":
+        content["device"] = f"{kind} {torch.backends.cpu.get_cpu_capability()}"
+        content["threads"] = torch.get_num_threads()
+    return {**content, "libraries": library_versions()}
+
+
+def made_otherwise(store: Store, now: Mapping[str, Any]) -> list[str]:
+    """How the parts that are there were made otherwise than ``now``: "batch_size: 64 -> 7", one a setting.
+
+    What ``now`` or a part does not say is not compared.
+    """
+
+    def of_part(index: int) -> str:
+        return json.dumps(store.made_with(index), sort_keys=True)
+
+    found: dict[str, None] = {}
+    for text in dict.fromkeys(store.each_unit(of_part)):
+        before: Mapping[str, Any] = json.loads(text) or {}
+        both = before.keys() & now.keys()
+        changes = differences({k: before[k] for k in both}, {k: now[k] for k in both})
+        found.update(dict.fromkeys(changes))
+    return list(found)
