@@ -23,6 +23,19 @@ class ImageError(QScoreError):
         self.stage = stage
 
 
+class UnavailableError(QScoreError):
+    """Images cannot be read for now, through no fault of theirs: the machine or the store fails."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(" ".join(reason.split()))
+
+    def __str__(self) -> str:
+        return (
+            f"images cannot be read for now: {self.args[0]}; none is recorded as bad, and what is finished "
+            "stays: give the same command again once that is mended"
+        )
+
+
 class EncoderError(QScoreError, ValueError):
     """An encoder cannot be loaded, or does not map images to one vector each."""
 

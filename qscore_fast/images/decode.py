@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, WebPImagePlugin
 
 from qscore_fast.errors import ImageError
+from qscore_fast.images.outage import outage_of
 
 # The size from which Pillow itself refuses an image (twice its warning level of 89,478,485).
 DEFAULT_MAX_PIXELS = 178_956_970
@@ -77,6 +78,7 @@ def decode_image(
 
     Raises:
         ImageError: no regular file, not a known format, damaged, truncated or too large.
+        UnavailableError: the machine or the store fails, not the image.
     """
     with opened_file(path) as file:
         return decode_file(file, mode, max_pixels)
@@ -124,6 +126,7 @@ def checked_header(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
 
     Raises:
         ImageError: it is none, or what is done with it in the block shows that it is damaged.
+        UnavailableError: it cannot be read, or there is not enough memory.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -139,9 +142,9 @@ def checked_header(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError("not an image of a known format, or its header is damaged") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"too large for Pillow: {error}") from None
-    except MemoryError:
-        raise ImageError("not enough memory to decode it") from None
-    except _DAMAGE as error:
+    except (*_DAMAGE, MemoryError) as error:
+        if (outage := outage_of(error)) is not None:
+            raise outage from error
         raise ImageError(f"damaged or truncated: {error}") from error
 
 
@@ -149,7 +152,9 @@ def exif_turn(image: Image.Image) -> Image.Transpose | None:
     """How an image must be turned or mirrored as its EXIF says; None where not at all, or unreadable."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DAMAGE:
+    except _DAMAGE as error:
+        if (outage := outage_of(error)) is not None:
+            raise outage from error
         return None
 
 
@@ -157,12 +162,15 @@ def opened_file(path: str | bytes | os.PathLike[str]) -> BinaryIO:
     """Open for reading; a pipe or a device under an image's name is refused instead of waited for.
 
     Raises:
-        ImageError: it cannot be opened, is no regular file, or is empty.
+        ImageError: it cannot be opened (stage "read"), is no regular file, or is empty.
+        UnavailableError: nothing could be opened now.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _O_BINARY)
     except OSError as error:
-        raise ImageError(f"cannot be opened: {error.strerror}") from error
+        if (outage := outage_of(error)) is not None:
+            raise outage from error
+        raise ImageError(f"cannot be opened: {error.strerror}", "read") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         os.close(descriptor)

@@ -190,7 +190,8 @@ def test_bad_images_are_recorded_and_the_others_scored(tmp_path: Path, unit_size
     assert errors.keys() == bad.keys()
     for sample_id, reason in bad.items():
         assert reason in errors[sample_id]["error"]
-        assert errors[sample_id]["stage"] == "decode"
+        stage = "read" if reason == "cannot be opened" else "decode"
+        assert errors[sample_id]["stage"] == stage
     assert run.summary["num_failed"] == len(bad) == 7
     assert run.summary["source_notes"]["files of other kinds ignored"] == 2
     table = pq.read_table(sorted((tmp_path / "out" / "parts").glob("*.parquet")))

@@ -6,14 +6,14 @@ import glob
 import io
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
-from qscore_fast.errors import MissingExtraError, SourceError
+from qscore_fast.errors import MissingExtraError, SourceError, UnavailableError
+from qscore_fast.images.daemon_pool import pause
 from qscore_fast.images.sources.source import is_url
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ def with_retries(call: Callable[[], T]) -> T:
     """The result of ``call``, tried up to ``ATTEMPTS`` times with growing waits.
 
     Raises:
-        OSError: it failed for good; the text says how.
+        OSError: it failed in a way that waiting does not mend; the text says how.
+        UnavailableError: it failed each time.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -95,9 +96,9 @@ def with_retries(call: Callable[[], T]) -> T:
             if isinstance(error, _PERMANENT):
                 raise _as_os_error(error) from error
             if attempt == ATTEMPTS - 1:
-                raise OSError(f"failed {ATTEMPTS} times: {_text(error)}") from error
+                raise UnavailableError(f"failed {ATTEMPTS} times: {_text(error)}") from error
             # Spread out, so that workers that were throttled together do not come back together.
-            time.sleep(FIRST_WAIT * 3**attempt * random.uniform(0.7, 1.3))
+            pause(FIRST_WAIT * 3**attempt * random.uniform(0.7, 1.3))
     raise AssertionError
 
 
@@ -106,6 +107,7 @@ def open_binary(url: str) -> BinaryIO:
 
     Raises:
         OSError: it cannot be opened.
+        UnavailableError: nor later; as ``with_retries``, also while it is read.
         MissingExtraError, SourceError: as ``filesystem_of``.
     """
     return open_file(*filesystem_of(url))
@@ -201,6 +203,8 @@ def listing(call: Callable[[], T], location: str) -> T:
         return with_retries(call)
     except FileNotFoundError:
         raise SourceError(f"there is no {location}: check the name and the endpoint") from None
+    except UnavailableError as error:
+        raise SourceError(f"cannot list {location}: {error.args[0]}") from error
     except OSError as error:
         raise SourceError(f"cannot list {location}: {_text(error)}") from error
 

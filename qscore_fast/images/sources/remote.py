@@ -5,11 +5,12 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
 
-from qscore_fast.errors import ImageError, SourceError
+from qscore_fast.errors import ImageError, SourceError, UnavailableError
+from qscore_fast.images.daemon_pool import DaemonPool
 from qscore_fast.images.sample_id import sample_id_of_path
 from qscore_fast.images.sources.file_systems import (
     ListedFile,
@@ -25,15 +26,17 @@ from qscore_fast.images.sources.source import MAX_IMAGE_BYTES, Sample, Unit, man
 
 _READ_AHEAD = 16
 _READ_AHEAD_BYTES = 64 * 2**20
+_PATIENCE = 1.0  # seconds for reads that nobody waits for any more
 
 
 class RemoteFolderSource:
     """The images below a URL, at any depth, sorted by the bytes of their relative names.
 
     Names are compared by extension alone, as ``FolderSource`` does. Up to 16 objects (64 MiB, or one) are
-    read ahead at the same time. A read that fails is tried again, 5 times within some 10 seconds; then it
-    is a sample with an error. So is an object that has another size than when it was listed; one that
-    changed and kept its size shows in the manifest of the next listing, where the store has ETags.
+    read ahead at the same time. A read that fails is tried again, 5 times within some 10 seconds; then the
+    store counts as unavailable, as it does where the whole place is gone. An object that has vanished, may
+    not be read, or has another size than when it was listed is a sample with an error; one that changed and
+    kept its size shows in the manifest of the next listing, where the store has ETags.
 
     Args:
         url: such as ``s3://bucket/prefix``; ``http://`` where the server lists its folders. Credentials and
@@ -78,11 +81,15 @@ class RemoteFolderSource:
         ]
 
     def read(self, unit: Unit) -> Iterator[Sample]:
-        """The images of a unit, in order, with their content."""
+        """The images of a unit, in order, with their content.
+
+        Raises:
+            UnavailableError: the store does not answer, or the whole place is gone.
+        """
         filesystem, root = filesystem_of(self._url)
         waiting: deque[tuple[int, Future[bytes]]] = deque()
         ahead = 0
-        pool = ThreadPoolExecutor(_READ_AHEAD)
+        pool = DaemonPool(_READ_AHEAD, "qscore-fetch")
         try:
             for index in unit.payload:
                 cost = self._cost(index)
@@ -95,20 +102,34 @@ class RemoteFolderSource:
             while waiting:
                 yield self._sample(*waiting.popleft())
         finally:
-            # A reader may stop in the middle of a unit.
-            pool.shutdown(cancel_futures=True)
+            # A reader may stop in the middle of a unit, and the store may hang.
+            pool.close(_PATIENCE)
+
+    def heads(self, unit: Unit) -> Iterator[Sample]:
+        """The images of a unit without their content, as they were listed."""
+        return (Sample(*self._head(index)) for index in unit.payload)
+
+    def known_classes(self) -> frozenset[str]:
+        """The classes, by the names of the folders."""
+        if not self.has_labels:
+            return frozenset()
+        folders = {name.split(b"/", 1)[0] for name in self._names}
+        return frozenset(map(sample_id_of_path, folders))
+
+    def _head(self, index: int) -> tuple[str, str | None]:
+        name = self._names[index]
+        label = sample_id_of_path(name.split(b"/", 1)[0]) if self.has_labels else None
+        return sample_id_of_path(name), label
 
     def _cost(self, index: int) -> int:
         size = self._sizes[index]
         return size if 0 <= size <= MAX_IMAGE_BYTES else _READ_AHEAD_BYTES // 4
 
     def _sample(self, index: int, future: Future[bytes]) -> Sample:
-        name = self._names[index]
-        label = sample_id_of_path(name.split(b"/", 1)[0]) if self.has_labels else None
         try:
-            return Sample(sample_id_of_path(name), label, content=future.result())
+            return Sample(*self._head(index), content=future.result())
         except ImageError as error:
-            return Sample(sample_id_of_path(name), label, error=error)
+            return Sample(*self._head(index), error=error)
 
     def _fetch(self, filesystem: Any, root: str, index: int) -> bytes:
         size = self._sizes[index]
@@ -120,10 +141,17 @@ class RemoteFolderSource:
         path = f"{root.rstrip('/')}/{name}"
         try:
             content = _content(filesystem, path, size)
-        except FileNotFoundError as error:
-            raise ImageError("it has vanished since it was listed", "read") from error
+        except UnavailableError as error:
+            raise UnavailableError(f"{self._url}: {name}: {error.args[0]}") from error
         except OSError as error:
-            raise ImageError(f"cannot be read: {error}", "read") from error
+            # Credentials that expire, or a bucket that is deleted, close every object.
+            if not filesystem.exists(root):
+                raise UnavailableError(f"{self._url} is gone or closed: {error}") from error
+            missing = isinstance(error, FileNotFoundError)
+            reason = (
+                "it has vanished since it was listed" if missing else f"cannot be read: {error}"
+            )
+            raise ImageError(reason, "read") from error
         if size >= 0 and len(content) != size:
             raise ImageError(f"it has changed since it was listed with {size:,} bytes", "read")
         if len(content) > MAX_IMAGE_BYTES:

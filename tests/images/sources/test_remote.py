@@ -18,7 +18,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from object_store import object_store
 
-from qscore_fast.errors import MissingExtraError, SourceError
+from qscore_fast.errors import MissingExtraError, SourceError, UnavailableError
 from qscore_fast.images.sources import file_systems, remote
 from qscore_fast.images.sources.file_systems import open_binary
 from qscore_fast.images.sources.parquet import ParquetSource
@@ -142,14 +142,40 @@ def test_a_place_without_images_is_refused(bucket: Any) -> None:
         RemoteFolderSource("s3://pictures/texts")
 
 
-def test_throttling_is_waited_out_and_then_an_error(flaky: type[FlakyFileSystem]) -> None:
-    flaky.failures = {"a.png": 3, "b.png": 10**6}
+def test_throttling_is_waited_out_and_then_no_fault_of_the_image(
+    flaky: type[FlakyFileSystem],
+) -> None:
+    flaky.failures = {"a.png": 3}
     source = RemoteFolderSource("flaky://set")
-    assert everything(source) == [
-        ("a.png", None, b"a"), ("b.png", None, None), ("c.png", None, b"c"),
-    ]  # fmt: skip
-    assert flaky.reads == 4 + 5 + 1
-    assert "failed 5 times: SlowDown" in errors(source)["b.png"]
+    assert [content for _, _, content in everything(source)] == [b"a", b"b", b"c"]
+    assert flaky.reads == 4 + 1 + 1
+    flaky.failures, flaky.reads = {"b.png": 10**6}, 0
+    samples = source.read(source.units(3)[0])
+    assert next(samples).content == b"a"
+    with pytest.raises(UnavailableError, match=r"b\.png: failed 5 times: SlowDown"):
+        next(samples)
+    assert flaky.reads == 1 + 5 + 1
+
+
+def test_a_place_that_is_gone_or_closed_is_no_fault_of_its_images(
+    flaky: type[FlakyFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = RemoteFolderSource("flaky://set")
+
+    def closed(self: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        if path.endswith("b.png"):
+            raise PermissionError("Access Denied")
+        return bytes(MemoryFileSystem.cat_file(self, path, start, end))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flaky, "cat_file", closed)
+        assert errors(source) == {"b.png": "cannot be read: Access Denied"}
+        patch.setattr(flaky, "exists", lambda *_: False)  # the credentials have expired
+        with pytest.raises(UnavailableError, match="flaky://set is gone or closed: Access Denied"):
+            errors(source)
+    flaky().rm("/set", recursive=True)
+    with pytest.raises(UnavailableError, match="flaky://set is gone"):
+        errors(source)
 
 
 def test_reading_ahead_is_bounded(

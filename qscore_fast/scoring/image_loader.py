@@ -1,0 +1,95 @@
+"""One sample to its pixels, or to the reason why there are none; patient with the machine it reads from."""
+
+from __future__ import annotations
+
+import os
+
+from torch import Tensor
+
+from qscore_fast.errors import ImageError, UnavailableError
+from qscore_fast.images import Decoder, NvJpegDecoder, Preprocess, Sample, Source
+from qscore_fast.images.daemon_pool import pause
+from qscore_fast.images.nvjpeg import EncodedJpeg
+from qscore_fast.images.outage import outage_of
+from qscore_fast.images.sources.file_systems import is_url
+
+WAITS = (0.2, 0.6, 1.8, 5.4)
+"""Seconds before an image is tried again where the machine fails, not the image."""
+
+
+class ImageLoader:
+    """Decodes samples, in any number of threads.
+
+    A file that is missing is an error of its own only while the place that it was listed in is there: the
+    source's folder, and the folder that the image before was read from.
+
+    Args:
+        source: where the samples come from.
+    """
+
+    def __init__(self, source: Source, preprocess: Preprocess, decoder: Decoder) -> None:
+        self._preprocess = preprocess
+        self._decoder = decoder
+        self._root = _root_of(source)
+        self._last_folder: bytes | None = None
+
+    def load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
+        """uint8 (C, height, width), a JPEG that the GPU decodes, or why there is neither.
+
+        Raises:
+            UnavailableError: the machine fails, also after some 10 seconds.
+        """
+        for seconds in WAITS:
+            try:
+                return self._load(sample)
+            except UnavailableError:
+                pause(seconds)
+        return self._load(sample)
+
+    def _load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
+        try:
+            pixels = self._pixels(sample)
+        except ImageError as error:
+            if sample.path is not None and error.stage == "read":
+                self._check_place(error)
+            # A new one: the traceback of the first holds on to the image's file.
+            return ImageError(str(error), error.stage)
+        except MemoryError as error:
+            raise outage_of(error) or error from error
+        if sample.path is not None:
+            self._last_folder = os.path.dirname(sample.path)
+        return pixels
+
+    def _pixels(self, sample: Sample) -> Tensor | EncodedJpeg:
+        mode = self._preprocess.mode
+        if isinstance(self._decoder, NvJpegDecoder):
+            image = self._decoder.decode_or_postpone(sample, mode)
+            return image if isinstance(image, EncodedJpeg) else self._preprocess.pixels(image)
+        return self._preprocess.pixels(self._decoder.decode(sample, mode))
+
+    def _check_place(self, error: ImageError) -> None:
+        """UnavailableError where more is missing than a file; an unmounted disk leaves an empty folder."""
+        for folder in (self._root, self._last_folder):
+            if folder is None:
+                continue
+            try:
+                with os.scandir(folder) as entries:
+                    reason = None if next(entries, None) else "the folder is empty"
+            except OSError as problem:
+                reason = problem.strerror or str(problem)
+            if reason is not None:
+                raise UnavailableError(f"{os.fsdecode(folder)}: {reason}") from error
+
+
+def _root_of(source: Source) -> bytes | None:
+    """The folder that a local source's paths start from."""
+    while hasattr(source, "source"):  # a choice of another source's samples
+        source = source.source
+    root = getattr(source, "root", None) or source.location
+    if is_url(root):
+        return None
+    if os.path.isdir(root):
+        return os.fsencode(root)
+    # A file with the samples or their list; of a pattern, nobody knows.
+    folder = os.path.dirname(root)
+    return os.fsencode(folder or os.curdir) if os.path.isfile(root) else None

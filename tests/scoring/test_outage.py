@@ -1,0 +1,244 @@
+"""A machine or a store that fails costs no image: nothing is recorded, and the run goes on later."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from sample_data import save_images
+from small_run import bytes_of, parts_of
+
+from qscore_fast.cli import main
+from qscore_fast.errors import UnavailableError
+from qscore_fast.images import FolderSource, Sample
+from qscore_fast.images.sources.file_list import FileListSource
+from qscore_fast.images.sources.subset import Subset
+from qscore_fast.scoring import Progress, image_loader, score
+
+UNIT = 10
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_loader, "WAITS", (0.0, 0.0))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return save_images(tmp_path / "source", 100)
+
+
+def run(source: Any, checkpoint: Path, out: Path, **settings: Any) -> Any:
+    return score(
+        source, checkpoint, out, unit_size=UNIT, batch_size=5, workers=1, device="cpu", **settings
+    )
+
+
+def once_after(parts: int, action: Callable[[], object]) -> Callable[[Progress], None]:
+    done: list[object] = []
+
+    def watch(state: Progress) -> None:
+        if state.done >= parts * UNIT and not done:
+            done.append(action())
+
+    return watch
+
+
+def listed(source: Path, absolute: bool) -> FileListSource:
+    """In a folder of its own, so that the list stays when the images go."""
+    path = source.with_name("lists") / f"{absolute}.txt"
+    path.parent.mkdir(exist_ok=True)
+    files = sorted(source.rglob("*.png"))
+    path.write_text("".join(f"{f if absolute else f.relative_to(source)}\n" for f in files))
+    return FileListSource(path, root=None if absolute else source)
+
+
+@pytest.mark.parametrize("kind", ["folder", "choice", "list", "absolute list"])
+@pytest.mark.parametrize("how", ["renamed", "empty"])
+def test_a_source_that_goes_away_and_comes_back(
+    tmp_path: Path, source: Path, checkpoint: Path, kind: str, how: str
+) -> None:
+    images: Any = {
+        "folder": lambda: FolderSource(source),
+        "choice": lambda: Subset(FolderSource(source), limit=95),
+        "list": lambda: listed(source, absolute=False),
+        "absolute list": lambda: listed(source, absolute=True),
+    }[kind]()
+    alone = run(images, checkpoint, tmp_path / "alone")
+    gone = tmp_path / "gone"
+
+    def go() -> None:
+        source.rename(gone)
+        if how == "empty":  # what an unmounted disk leaves
+            source.mkdir()
+
+    with pytest.raises(UnavailableError, match="give the same command again"):
+        run(images, checkpoint, tmp_path / "out", progress=once_after(3, go))
+    assert 3 <= len(parts_of(tmp_path / "out")) < 10
+    assert not (tmp_path / "out" / "errors.parquet").exists()
+    if how == "empty":
+        source.rmdir()
+    gone.rename(source)
+    again = run(images, checkpoint, tmp_path / "out")
+    assert again.session.parts_found >= 3
+    assert again.errors().num_rows == 0
+    assert bytes_of(tmp_path / "out") == bytes_of(alone.path)
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "EMFILE", "ETIMEDOUT", "ENOMEM"])
+@pytest.mark.parametrize("times", [1, 10**6])
+def test_what_the_system_says_of_itself_is_waited_out_or_ends_the_run(
+    tmp_path: Path, source: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+    times: int,
+) -> None:  # fmt: skip
+    number, victim = getattr(errno, name), os.fsencode(sorted(source.rglob("*.png"))[35])
+    left, real = [times], os.open
+
+    def failing(path: Any, *more: Any, **settings: Any) -> int:
+        if path == victim and left[0]:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *more, **settings)
+
+    monkeypatch.setattr(os, "open", failing)
+    if times == 1:
+        assert run(source, checkpoint, tmp_path / "out").errors().num_rows == 0
+        return
+    with pytest.raises(UnavailableError, match=os.strerror(number)) as raised:
+        run(source, checkpoint, tmp_path / "out")
+    assert os.fsdecode(victim) in str(raised.value)
+    assert len(parts_of(tmp_path / "out")) == 3
+
+
+class FailingRead:
+    """A decoder that fails once for every image, as a disk or the memory does in the middle of a file."""
+
+    name, version = "failing", "1"
+
+    def __init__(self, error: Callable[[], BaseException], times: int) -> None:
+        self._error, self._times = error, times
+        self._failed: dict[str, int] = {}
+
+    def decode(self, sample: Sample, mode: str) -> Any:
+        from qscore_fast.images.decode import decode_file
+
+        count = self._failed.setdefault(sample.sample_id, 0)
+        self._failed[sample.sample_id] += 1
+        with open(sample.path or b"", "rb") as file:
+            if count < self._times:
+                return decode_file(_Broken(file, self._error), mode, 10**6)  # type: ignore[arg-type]
+            return decode_file(file, mode, 10**6)  # type: ignore[arg-type]
+
+
+class _Broken:
+    """Its header can be read, and nothing after that."""
+
+    def __init__(self, file: Any, error: Callable[[], BaseException]) -> None:
+        self._file, self._error = file, error
+
+    def read(self, size: int = -1) -> bytes:
+        if self._file.tell() > 30:
+            raise self._error()
+        return bytes(self._file.read(size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("times", [1, 10**6])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (lambda: OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (MemoryError, "not enough memory"),
+        (lambda: OSError("out of memory error when reading image file"), "not enough memory"),
+        (lambda: OSError("image file is truncated"), None),
+    ],
+)
+def test_reads_that_fail_in_the_middle(
+    source: Path, times: int, error: Callable[[], BaseException], reason: str | None
+) -> None:
+    from sample_data import PREPROCESS
+
+    from qscore_fast.images import Preprocess
+
+    folder = FolderSource(source)
+    decoder: Any = FailingRead(error, times)
+    loader = image_loader.ImageLoader(folder, Preprocess.from_json(PREPROCESS), decoder)
+    sample = next(iter(folder.read(folder.units(1)[0])))
+    if reason is None:
+        found: Any = loader.load(sample)
+        assert (found.stage, str(found)) == (
+            "decode", "damaged or truncated: image file is truncated"
+        )  # fmt: skip
+    elif times == 1:
+        assert loader.load(sample).shape == (1, 28, 28)  # type: ignore[union-attr]
+    else:
+        with pytest.raises(UnavailableError, match=reason):
+            loader.load(sample)
+
+
+def test_single_files_that_cannot_be_read_are_errors_and_tried_again_when_asked(
+    tmp_path: Path, source: Path, checkpoint: Path
+) -> None:
+    files = sorted(source.rglob("*.png"))
+    alone = run(source, checkpoint, tmp_path / "alone")
+    moved = tmp_path / "moved.png"
+    (source / "bag" / "link.png").symlink_to("nowhere")
+    (source / "bag" / "text.png").write_text("no image")
+    with_bad = FolderSource(source)
+    files[35].rename(moved)
+    first = run(with_bad, checkpoint, tmp_path / "out")
+    errors = {row["sample_id"]: (row["stage"], row["error"]) for row in first.errors().to_pylist()}
+    victim = str(files[35].relative_to(source))
+    assert errors.pop(victim) == ("read", "cannot be opened: No such file or directory")
+    assert errors.pop("bag/link.png") == (
+        "read", "cannot be opened: No such file or directory"
+    )  # fmt: skip
+    assert [stage for stage, _ in errors.values()] == ["decode"]
+    moved.rename(files[35])
+    assert run(with_bad, checkpoint, tmp_path / "out").session.parts_done == 0
+    again = run(with_bad, checkpoint, tmp_path / "out", retry_errors=True)
+    assert again.session.parts_done == 2  # that of the file, and that of the link
+    notes = [path.with_suffix(".json").read_text() for path in parts_of(tmp_path / "out")]
+    assert sum(text.count('"stage": "read"') for text in notes) == 1
+    scored = {
+        row["sample_id"]
+        for path in parts_of(tmp_path / "out")
+        for row in pq.read_table(path, columns=["sample_id", "status"]).to_pylist()
+        if row["status"] == "ok"
+    }
+    assert scored == set(alone.scores()["sample_id"].to_pylist())
+
+
+def test_the_command_says_so_and_ends_with_75(
+    tmp_path: Path, source: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    real, seen = os.open, []
+
+    def failing(path: Any, *more: Any, **settings: Any) -> int:
+        if isinstance(path, bytes) and path.endswith(b".png"):
+            seen.append(path)
+            if len(seen) > 30:
+                raise OSError(errno.EIO, "Input/output error", path)
+        return real(path, *more, **settings)
+
+    command = [
+        "score", source, "--encoder", checkpoint, "--out", tmp_path / "out", "--unit-size", 10,
+        "--workers", 1,
+    ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        assert main([str(word) for word in command]) == 75
+    said = capsys.readouterr().err
+    assert "error: images cannot be read for now" in said
+    assert "Input/output error" in said and "give the same command again" in said
+    assert len(parts_of(tmp_path / "out")) == 3
+    assert main([str(word) for word in [*command, "--retry-errors"]]) == 0
+    assert pq.read_metadata(tmp_path / "out" / "errors.parquet").num_rows == 0
