@@ -28,7 +28,7 @@ from qscore_fast.cli.report_command import report
 from qscore_fast.cli.serve_command import serve
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
-from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError
+from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 TOO_MANY_ERRORS = 3
+UNAVAILABLE = 75  # EX_TEMPFAIL of sysexits.h: try again
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ErrorRateError as error:
         say(f"error: {error}")
         return TOO_MANY_ERRORS
+    except UnavailableError as error:
+        say(f"error: {error}")
+        return UNAVAILABLE
     except QScoreError as error:
         say(f"error: {error}")
         return USER_ERROR
@@ -147,6 +151,7 @@ def _score(options: Namespace) -> None:
                 shard_index=options.shard_index,
                 num_shards=options.num_shards,
                 max_error_rate=options.max_error_rate,
+                retry_errors=options.retry_errors,
                 overwrite=options.overwrite,
                 progress=show,
             )

@@ -41,7 +41,8 @@ example:
 Every subcommand has its own help: qscore score --help. Results are Parquet files; a run that was
 stopped, however it was stopped, goes on when the same command is given again.
 exit codes: 0 done (bad images are counted and listed), 2 wrong input, 3 more bad images than
---max-error-rate allows, 130 stopped by Ctrl-C, 143 stopped by SIGTERM""",
+--max-error-rate allows, 75 the images cannot be read for now (give the same command again), 130 stopped
+by Ctrl-C, 143 stopped by SIGTERM""",
         _version(),
     )
     commands = parser.add_subcommands(required=True, metavar="COMMAND", title="commands")
@@ -198,6 +199,11 @@ written to OUT:
         type=float | None,
         help="stop with exit code 3 when a larger share of the images than this (0 to 1) is bad, judged "
         "from 100 images on and at the end (default: never)",
+    )
+    add(
+        "--retry-errors",
+        action="store_true",
+        help="do parts again in which images could not be read (stage read in errors.parquet)",
     )
     add(
         "--overwrite",
