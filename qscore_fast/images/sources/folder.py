@@ -11,9 +11,17 @@ from typing import ClassVar
 
 from qscore_fast.errors import SourceError
 from qscore_fast.images.sample_id import sample_id_of_path
+from qscore_fast.images.sources.ignored_files import IgnoredFiles
 from qscore_fast.images.sources.source import Sample, Unit, manifest_hash, runs
 
-EXTENSIONS = (b".jpg", b".jpeg", b".png", b".webp", b".bmp")
+# All names of the formats that are decoded.
+EXTENSIONS = (
+    *(b".jpg", b".jpeg", b".jpe", b".jfif"),
+    *(b".png", b".apng"),
+    b".webp",
+    *(b".bmp", b".dib"),
+    b".gif",
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,8 @@ class FolderSource:
 
     Symbolic links are followed. Each real directory is read once, by its own path if it lies below
     the root, so loops end and no directory is scored twice. Names are compared by extension alone
-    (.jpg .jpeg .png .webp .bmp, in any case); whether a file is an image shows when it is decoded.
+    (those of JPEG, PNG, WebP, BMP and GIF, in any case); whether a file is an image shows when it is
+    decoded.
 
     Args:
         root: the folder.
@@ -33,7 +42,7 @@ class FolderSource:
     Attributes:
         paths: relative paths, bytes, with ``/`` separators.
         sizes: file sizes in bytes, -1 for a link that leads nowhere.
-        num_ignored: files of other kinds.
+        ignored: files of other kinds.
         num_unreadable: directories below the root that could not be listed.
     """
 
@@ -42,7 +51,7 @@ class FolderSource:
     root: str
     paths: tuple[bytes, ...] = field(init=False, repr=False)
     sizes: tuple[int, ...] = field(init=False, repr=False)
-    num_ignored: int = field(init=False)
+    ignored: IgnoredFiles = field(init=False, repr=False, compare=False)
     num_unreadable: int = field(init=False)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -61,14 +70,12 @@ class FolderSource:
         listing.walk(base)
         if not listing.found:
             kinds = " ".join(extension.decode() for extension in EXTENSIONS)
-            raise SourceError(
-                f"no image in {name} ({kinds}, at any depth; {listing.num_ignored} other files)"
-            )
+            raise SourceError(f"no image in {name} ({kinds}, at any depth; {listing.ignored})")
         found = sorted(listing.found)
         object.__setattr__(self, "root", name)
         object.__setattr__(self, "paths", tuple(path for path, _ in found))
         object.__setattr__(self, "sizes", tuple(size for _, size in found))
-        object.__setattr__(self, "num_ignored", listing.num_ignored)
+        object.__setattr__(self, "ignored", listing.ignored)
         object.__setattr__(self, "num_unreadable", listing.num_unreadable)
 
     def __len__(self) -> int:
@@ -113,10 +120,7 @@ class FolderSource:
     @property
     def notes(self) -> dict[str, int]:
         """What was passed over."""
-        return {
-            "files of other kinds ignored": self.num_ignored,
-            "folders could not be read": self.num_unreadable,
-        }
+        return {**self.ignored.notes(), "folders could not be read": self.num_unreadable}
 
     def units(self, size: int) -> Sequence[Unit]:
         """Runs of ``size`` images; the last may be shorter."""
@@ -142,7 +146,7 @@ class _Listing:
 
     def __init__(self) -> None:
         self.found: list[tuple[bytes, int]] = []
-        self.num_ignored = 0
+        self.ignored = IgnoredFiles()
         self.num_unreadable = 0
         self._links: list[bytes] = []
         self._visited: set[tuple[int, int]] = set()
@@ -181,7 +185,7 @@ class _Listing:
             elif entry.name.lower().endswith(EXTENSIONS):
                 self.found.append((path, _size(entry)))
             else:
-                self.num_ignored += 1
+                self.ignored.add(entry.name)
 
 
 def _size(entry: os.DirEntry[bytes]) -> int:

@@ -34,7 +34,7 @@ class ImageNetTarsSource:
     A tar of tars (train): each inner tar is a unit and its name without ``.tar`` the label (the wnid);
     ids are ``WNID/IMAGE``, as in the unpacked folder. The headers of the outer tar alone are listed. A
     flat tar (val, test): units are runs of images; ids are the names in the tar. Members are known by
-    their extension (.jpg .jpeg .png .webp .bmp, in any case, or .tar); others are passed over.
+    their extension (that of an image, as in a folder, or .tar); others are passed over.
 
     A tar that is cut off or damaged is listed as far as it goes; its last unit is one sample with an
     error that says where it ends.

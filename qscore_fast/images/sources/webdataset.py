@@ -26,6 +26,9 @@ from qscore_fast.images.sources.tar_members import (
 from qscore_fast.images.sources.unique_ids import UniqueIds
 
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
+IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "jfif", "jpe", "apng", "dib")
+# What the manifests of runs have where the fields are not chosen.
+_MANIFEST_FIELDS = IMAGE_FIELDS[:5]
 # A class is a number or a name, and a sample's metadata are short.
 MAX_LABEL_BYTES = 2**20
 MAX_LABEL_LENGTH = 1000
@@ -67,7 +70,7 @@ class WebDatasetSource:
     def __init__(
         self,
         pattern: str | os.PathLike[str] | Sequence[str],
-        keys: Sequence[str] = ("jpg", "jpeg", "png", "webp", "bmp"),
+        keys: Sequence[str] = IMAGE_FIELDS,
         label_key: str = "cls",
         open_binary: OpenBinary = open_local,
     ) -> None:
@@ -82,7 +85,8 @@ class WebDatasetSource:
             self._start = len(os.path.join(pattern, ""))
         sizes = _sizes(self._names, open_binary)
         ids = (self._shard_id(index) for index in range(len(self._names)))
-        choice = f"fields {' '.join(self._keys)}, label {self._label_key}"
+        fields = _MANIFEST_FIELDS if self._keys == IMAGE_FIELDS else self._keys
+        choice = f"fields {' '.join(fields)}, label {self._label_key}"
         self._hash = manifest_hash(chain([(choice, -1)], zip(ids, sizes, strict=True)))
         first = islice(chain.from_iterable(map(self.heads, self.units(1))), _PEEK)
         self._has_labels = any(sample.label is not None for sample in first)

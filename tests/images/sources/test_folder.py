@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from qscore_fast.errors import QScoreError, SourceError
 from qscore_fast.images import FolderSource
+from qscore_fast.images.decode import FORMATS
+from qscore_fast.images.sources.folder import EXTENSIONS
 
 
 def make(root: Path, *names: str) -> Path:
@@ -28,9 +31,46 @@ def test_any_depth_any_case_sorted_by_bytes(tmp_path: Path) -> None:
     make(tmp_path, "b.jpg", "a/z.PNG", "a/b/c/d.JpEg", "a.webp", "é.bmp", "Z.png", "x.txt", "jpg")
     source = FolderSource(tmp_path)
     assert ids(source) == ["Z.png", "a.webp", "a/b/c/d.JpEg", "a/z.PNG", "b.jpg", "é.bmp"]
-    assert source.num_ignored == 2
+    assert len(source.ignored) == 2
     assert source.sizes == tuple(len(name.encode()) for name in ids(source))
     assert source.file(2) == os.fsencode(tmp_path / "a/b/c/d.JpEg")
+
+
+def test_every_name_of_a_format_that_is_decoded(tmp_path: Path) -> None:
+    Image.init()
+    known = {ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS}
+    assert {extension.decode() for extension in EXTENSIONS} == known
+    make(tmp_path, *(f"{place}{ending}" for place, ending in enumerate(sorted(known))))
+    assert len(FolderSource(tmp_path)) == len(known)
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        "a.gif",
+        "b.TIF",
+        "c.tif",
+        "d.txt",
+        "d.tar.gz",
+        "Makefile",
+        "x.\x07",
+        "y.mp4",
+        ".z",
+    )
+    source = FolderSource(tmp_path)
+    assert source.notes == {
+        "files of other kinds ignored": 8,
+        "of them .tif": 2,
+        "of them without an ending": 2,
+        "of them .gz": 1,
+        "of them .mp4": 1,
+        "of them .txt": 1,
+        "of them less frequent endings": 1,
+        "folders could not be read": 0,
+    }
+    (tmp_path / "a.gif").unlink()
+    with pytest.raises(SourceError, match=r"8 other files: 2 \.tif, 2 without an ending, 1 \.gz, "):
+        FolderSource(tmp_path)
 
 
 def test_labels_only_if_every_image_has_a_folder(tmp_path: Path) -> None:

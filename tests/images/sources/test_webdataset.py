@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import itertools
 import pickle
@@ -17,8 +18,9 @@ import webdataset
 from qscore_fast.errors import SourceError
 from qscore_fast.images import decode_bytes
 from qscore_fast.images.sources.brace_pattern import expand_braces
+from qscore_fast.images.sources.folder import EXTENSIONS
 from qscore_fast.images.sources.source import Sample
-from qscore_fast.images.sources.webdataset import WebDatasetSource
+from qscore_fast.images.sources.webdataset import IMAGE_FIELDS, WebDatasetSource
 from tests.support.hostile_images import jpeg_bytes, photo
 from tests.support.tars import entry, tar_bytes, write_tar
 
@@ -116,6 +118,15 @@ def test_a_folder_is_listed_at_any_depth(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no shard in"):
         (tmp_path / "empty").mkdir()
         WebDatasetSource(tmp_path / "empty")
+
+
+def test_every_field_of_a_format_that_is_decoded(tmp_path: Path) -> None:
+    assert {f".{field}".encode() for field in IMAGE_FIELDS} == set(EXTENSIONS)
+    write_tar(tmp_path / "a.tar", ("0.gif", b"0"), ("0.jpg", b"jpg"), ("1.GIF", b"1"))
+    assert brief(tmp_path / "a.tar") == [("a.tar/0.jpg", None, b"jpg"), ("a.tar/1.GIF", None, b"1")]
+    size = (tmp_path / "a.tar").stat().st_size
+    listed = f"fields jpg jpeg png webp bmp, label cls\0-1\na.tar\0{size}\n"
+    assert WebDatasetSource(tmp_path).manifest_hash == hashlib.sha256(listed.encode()).hexdigest()
 
 
 def test_the_manifest_is_of_names_and_sizes(tmp_path: Path) -> None:
