@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentError
 
 from qscore_fast.cli.compress_command import compress
+from qscore_fast.cli.discover_command import discover, rescore
 from qscore_fast.cli.encoder_options import encoder_from
 from qscore_fast.cli.encoders_command import bench, inspect, list_known
 from qscore_fast.cli.evaluate_command import evaluate
@@ -160,58 +161,6 @@ def _score(options: Namespace) -> None:
     print_result(run.summary, summary_lines(run.summary), options.json)
 
 
-def _discover(options: Namespace) -> None:
-    from qscore_fast.scoring import discover
-
-    found = discover(
-        options.run, eps=options.eps, lower=options.lower, upper=options.upper, out=options.out
-    )
-    features, notes = found.features, found.notes()
-    report, about = None, []
-    if options.report is not None:
-        from qscore_fast.evaluation.discovery import discovery_report
-
-        report = discovery_report(options.run, features, labels=options.labels)
-        about = [*report.lines(), *(f"written {path}" for path in report.write(options.report))]
-    elif options.labels is not None:
-        raise SettingsError("--labels are for the report: give --report, too")
-    content = {
-        "eps": features.eps,
-        "lower": features.lower,
-        "upper": features.upper,
-        "two_sided": features.two_sided,
-        "num_samples": features.num_samples,
-        "num_features": features.mask.numel(),
-        "num_discriminative": int(features.mask.sum()),
-        "empty_fraction": found.empty_fraction,
-        "suggested_eps": found.suggested_eps,
-        "empty_fraction_by_eps": {f"{eps:g}": share for eps, share in found.empty.items()},
-        "notes": notes,
-        "features": options.out or f"{options.run}/features.npz",
-        "report": report and report.to_json(),
-    }
-    lines = [
-        f"features    {content['num_discriminative']:,} of {content['num_features']:,} are "
-        f"discriminative at eps = {features.eps:g} "
-        f"(percentiles {features.lower:g} to {features.upper:g}, {features.num_samples:,} images"
-        + (", two-sided)" if features.two_sided else ")"),
-        f"            {100 * found.empty_fraction:.2f} % of the images have no active "
-        "discriminative feature: score 0",
-        f"written     {content['features']}" + ("" if options.out else " and scores.parquet"),
-        *(f"note        {note}" for note in notes),
-        *about,
-    ]
-    print_result(content, lines, options.json)
-
-
-def _rescore(options: Namespace) -> None:
-    from qscore_fast.scoring import rescore
-
-    lower, upper = options.percentiles
-    run = rescore(options.run, options.features, eps=options.eps, lower=lower, upper=upper)
-    print_result(run.summary, summary_lines(run.summary), options.json)
-
-
 def _demo(options: Namespace) -> None:
     from qscore_fast.demo import run_demo
 
@@ -276,8 +225,8 @@ def _info(options: Namespace) -> None:
 
 _COMMANDS = {
     "score": _score,
-    "discover": _discover,
-    "rescore": _rescore,
+    "discover": discover,
+    "rescore": rescore,
     "metrics": metrics,
     "probe": probe,
     "knn": knn,

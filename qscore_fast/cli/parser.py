@@ -8,6 +8,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 
 from qscore_fast.cli.compress_command import compress_parser
+from qscore_fast.cli.discover_command import discover_parser, rescore_parser
 from qscore_fast.cli.encoder_options import (
     SPEC_HELP,
     add_inference,
@@ -50,10 +51,10 @@ by Ctrl-C, 143 stopped by SIGTERM""",
         "score", _score(), help="score a folder, a list, shards or a bucket of images"
     )
     commands.add_subcommand(
-        "discover", _discover(), help="discover features again in a finished run"
+        "discover", discover_parser(), help="discover features again in a finished run"
     )
     commands.add_subcommand(
-        "rescore", _rescore(), help="score a finished run again with other features or eps"
+        "rescore", rescore_parser(), help="score a finished run again with other features or eps"
     )
     commands.add_subcommand(
         "metrics", metrics_parser(), help="measure a whole run's representations without labels"
@@ -130,7 +131,7 @@ written to OUT:
         help="use these discriminative features instead of discovering them on these images: a "
         "features.npz or the folder of a run with the same encoder",
     )
-    _add_discovery(parser, "default: 4, or that of --features", None)
+    _add_discovery(parser)
     add("--batch-size", type=int, default=64, help="images a call of the encoder")
     add("--workers", type=int | None, help="decoding threads (default: one a core, at most 16)")
     add("--unit-size", type=int, default=1024, help="images a part: at most so many are redone")
@@ -218,81 +219,6 @@ written to OUT:
     return add_json(parser)
 
 
-def _discover() -> ArgumentParser:
-    parser = new_parser(
-        """\
-Discover the discriminative features of a finished run again, at another eps or other percentiles.
-No image is touched: the run's parts hold all activations above its --activation-eps.
-
-Says which share of the samples has no active discriminative feature (their score is 0), and where
-that is more than 1 %, proposes the largest eps for which it is not. No labels are used.""",
-        """\
-examples:
-  qscore discover runs/a --eps 3
-  qscore discover runs/a --eps auto
-  qscore discover runs/a --eps 3.5 --out features.npz    the run's own scores stay as they are
-  qscore discover runs/a --report about                  how stable D is, and what its features stand for
-
-written to the folder of --report:
-  discovery.json      half-split stability; with labels, the purity of features below, in and above D
-  features.parquet    a row a feature: how often it fires, whether it is in D; with labels, its classes
-  top_images.parquet  for every feature the images in which it stands out most
-  activations.svg     the features in the order of how often they fire""",
-    )
-    parser.add_argument("run", metavar="DIR", type=str, help="the folder of a finished run")
-    _add_discovery(parser, "at least the run's --activation-eps", 4.0)
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        help="write the features to this file (default: the run's features.npz and, to match, its "
-        "scores.parquet)",
-    )
-    parser.add_argument("--report", type=str | None, help="write what D is made of to this folder")
-    parser.add_argument(
-        "--labels",
-        type=str | None,
-        help="of the report: a file with sample_id and label (default: the run's own, if it has any)",
-    )
-    return add_json(parser)
-
-
-def _rescore() -> ArgumentParser:
-    parser = new_parser(
-        """\
-Compute every score of a finished run again, with other features, another eps or other percentiles.
-No image is touched: the run's parts hold all activations above its --activation-eps.""",
-        """\
-examples:
-  qscore rescore runs/val --features runs/train
-  qscore rescore runs/a --eps 3 --percentiles 40 95
-
-written to DIR: features.npz, scores.parquet, errors.parquet, in place of those that are there""",
-    )
-    add = parser.add_argument
-    add("run", metavar="DIR", type=str, help="the folder of a finished run")
-    add(
-        "--features",
-        type=str | None,
-        help="use these discriminative features: a features.npz or the folder of a run with the same "
-        "encoder (default: discover them in the run's parts)",
-    )
-    add(
-        "--eps",
-        type=float | Literal["auto"] | None,
-        help="at least the run's --activation-eps; auto as in qscore score (default: 4, or that of "
-        "--features)",
-    )
-    add(
-        "--percentiles",
-        type=float,
-        nargs=2,
-        metavar=("LOWER", "UPPER"),
-        default=[50.0, 95.0],
-        help="of the features' activation percentages, between which a feature is discriminative",
-    )
-    return add_json(parser)
-
-
 def _demo() -> ArgumentParser:
     parser = new_parser(
         """\
@@ -362,14 +288,13 @@ def _version() -> str:
         return "unknown"
 
 
-def _add_discovery(parser: ArgumentParser, eps_help: str, eps_default: float | None) -> None:
+def _add_discovery(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--eps",
         type=float | Literal["auto"] | None,
-        default=eps_default,
         help="a feature is active above mean + eps standard deviations of its sample; auto: the "
         "largest eps up to 4, in steps of 0.1, that leaves at most 1 percent of the samples without an "
-        f"active discriminative feature ({eps_help})",
+        "active discriminative feature (default: 4, or that of --features)",
     )
     parser.add_argument(
         "--lower",

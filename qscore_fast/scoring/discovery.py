@@ -49,11 +49,8 @@ class Discovery:
     def notes(self) -> list[str]:
         """What a user should know about this D, one sentence each."""
         features, notes = self.features, []
-        if not features.percent.any():
-            return [
-                f"no feature is ever active at eps = {features.eps:g}: every score is 0. Either the "
-                "encoder's features are all alike (collapsed), or eps is too large"
-            ]
+        if not len(features):
+            return empty_notes(features)
         if features.num_samples < FEW_SAMPLES:
             notes.append(
                 f"the features were discovered on {features.num_samples} images only; percentiles "
@@ -80,6 +77,21 @@ class Discovery:
                     f"1 % (best: {100 * self.empty[best]:.1f} % at eps = {best:g})"
                 )
         return notes
+
+
+def empty_notes(features: DiscriminativeFeatures) -> list[str]:
+    """What a user should know whose D is empty, one sentence; nothing where it is not."""
+    if len(features):
+        return []
+    if features.percent.any():
+        return [
+            f"no feature is between the percentiles {features.lower:g} and {features.upper:g} of A: every "
+            "score is 0; take them further apart"
+        ]
+    return [
+        f"no feature is ever active at eps = {features.eps:g}: every score is 0. Either the "
+        "encoder's features are all alike (collapsed), or eps is too large"
+    ]
 
 
 @dataclass(frozen=True)

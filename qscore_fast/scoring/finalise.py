@@ -18,6 +18,7 @@ from qscore_fast.scoring.discovery import (
     EMPTY_LIMIT,
     Discovery,
     discover_on_grid,
+    empty_notes,
     features_at,
 )
 from qscore_fast.scoring.parts_digest import parts_digest
@@ -74,7 +75,8 @@ def finalise(
             f"{store.path / 'errors.parquet'} says why"
         )
     if features is not None:
-        return write_results(store, features, request, parts=parts)
+        notes = empty_notes(features)
+        return write_results(store, features, request, lambda _: notes, parts)
     if eps == "auto":
         discovery = discover_in_store(store, eps=eps, lower=lower, upper=upper)
         return write_results(store, discovery.features, request, lambda _: discovery.notes(), parts)

@@ -97,7 +97,7 @@ def test_one_line_and_exit_code_2(
             ("score", "--help"),
             ("IMAGES", "--unit-size", "default: 1024", "errors.parquet", "timm:resnet50"),
         ),
-        (("discover", "--help"), ("--eps", "default: 4.0", "percentile", "--eps auto")),
+        (("discover", "--help"), ("--eps", "the run's own", "percentile", "--eps auto")),
         (("demo", "--help"), ("Fashion-MNIST", "default: qscore-demo")),
         (("info", "--help"), ("versions", "--json")),
         (("--version",), ("qscore ",)),

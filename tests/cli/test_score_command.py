@@ -75,7 +75,8 @@ def test_discover_after_score(
     scores = pq.read_table(tmp_path / "run/scores.parquet")
     assert (scores["num_active"].to_numpy() == 0).mean() == content["empty_fraction"]
 
-    assert main(["discover", str(tmp_path / "run"), "--out", str(tmp_path / "four.npz")]) == 0
+    words = ["discover", str(tmp_path / "run"), "--eps", "4", "--out", str(tmp_path / "four.npz")]
+    assert main(words) == 0
     text = capsys.readouterr().out
     assert "discriminative at eps = 4 (percentiles 50 to 95, 600 images)" in text
     assert f"written     {tmp_path}/four.npz\n" in text

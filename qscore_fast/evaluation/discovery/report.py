@@ -231,8 +231,8 @@ def discovery_report(
         activity.counts, features.counts.numpy()
     ):
         raise SettingsError(
-            f"the features were discovered on other samples than those of {run.path}: give that run, or "
-            "discover them in this one"
+            f"the features of {run.path} were discovered on other samples: give the run that they come from, "
+            "or a file (--out) to discover this one's own in, which leaves the run as it is"
         )
     return DiscoveryReport(features, activity, scores["sample_id"].combine_chunks(), known)
 
