@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -11,6 +11,10 @@ from qscore_fast.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
+
+    from qscore_fast.evaluation.failure import FittedProbe
+
+OWN = "own"
 
 
 def evaluate_parser() -> ArgumentParser:
@@ -23,10 +27,16 @@ needs no labels, a constant and a shuffled score, with bootstrap intervals and t
 No image is touched. kNN, Gini sparsity, Mahalanobis and PCA need a run with --embeddings.""",
         """\
 examples:
+  qscore evaluate runs/val --labels --train runs/train
+  qscore evaluate runs/val --labels labels.csv --probe knn
   qscore evaluate runs/val --correct correct.csv
   qscore evaluate runs/val --correct probe.parquet --reference runs/train --columns confidence
   qscore evaluate runs/val --correct probe.parquet --logits logits.npy --out results --json
 
+Which images are right comes from a probe that is trained here on cached embeddings (--labels, with or
+without --train), or from a file (--correct).
+
+FILE of --labels: .parquet or .csv with sample_id and label
 FILE of --correct: .parquet or .csv with the columns sample_id and correct (true or 1, false or 0), or
 sample_id, label and prediction
 written to the folder of --out:
@@ -36,12 +46,34 @@ written to the folder of --out:
     )
     add = parser.add_argument
     add("run", metavar="OUT", type=str, help="the folder of a finished run")
-    add("--correct", type=str, required=True, help="which images the probe got right")
+    add("--correct", metavar="FILE", type=str | None, help="which images a probe got right")
+    add(
+        "--labels",
+        metavar="FILE",
+        nargs="?",
+        const=OWN,
+        type=str | None,
+        help="train a probe and take what it gets right: the classes of OUT's images, from a file or, "
+        "without one, those of the run",
+    )
+    add(
+        "--train",
+        metavar="RUN",
+        type=str | None,
+        help="train the probe on this run, same encoder (default: on OUT itself, cross-fitted in 5 folds)",
+    )
+    add("--train-labels", metavar="FILE", type=str | None, help="of RUN, if it has no labels")
+    add(
+        "--probe",
+        type=Literal["logistic", "knn"],
+        default="logistic",
+        help="logistic regression, or the vote of the 20 nearest neighbours",
+    )
     add(
         "--reference",
         type=str | None,
         help="the run of the reference set, same encoder, for kNN, Mahalanobis and PCA, such as that of the "
-        "training images (default: OUT itself)",
+        "training images (default: that of --train, else OUT itself)",
     )
     add(
         "--views",
@@ -69,8 +101,8 @@ written to the folder of --out:
     add("--risk", type=float, default=0.05, help="of coverage at risk")
     add("--resamples", type=int, default=10_000, help="of the bootstrap; 0: no intervals")
     add("--level", type=float, default=0.95, help="the share that an interval holds")
-    add("--seed", type=int, default=0, help="of the resamples and the shuffled score")
-    add("--device", type=str, default="cpu", help="where distances and covariances are computed")
+    add("--seed", type=int, default=0, help="of resamples, shuffled score, folds, held-out images")
+    add("--device", type=str, default="cpu", help="of distances, covariances and the probe")
     add("--out", type=str | None, help="write the results to this folder, too")
     return add_json(parser)
 
@@ -81,8 +113,8 @@ def evaluate(options: Namespace) -> None:
 
     found = evaluate_run(
         options.run,
-        options.correct,
-        reference=options.reference,
+        _correct(options),
+        reference=options.reference or options.train,
         views=options.views,
         columns=options.columns,
         logits=options.logits,
@@ -101,3 +133,32 @@ def evaluate(options: Namespace) -> None:
     )
     for path in written:
         say(f"written {path}")
+
+
+def _correct(options: Namespace) -> str | FittedProbe:
+    """The file of correctness, or the probe that was asked for instead."""
+    from qscore_fast.errors import SettingsError
+    from qscore_fast.evaluation.failure import fitted_probe
+
+    fits = options.labels is not None or options.train is not None
+    if options.correct is not None:
+        if fits or options.train_labels is not None:
+            raise SettingsError(
+                "--correct says which images are right; --labels, --train and --train-labels have a probe "
+                "find out: give one or the other"
+            )
+        return str(options.correct)
+    if not fits:
+        raise SettingsError(
+            "nothing says which images are right: give --labels (the run's own, or --labels FILE) to train a "
+            "probe here, with --train RUN where there are training images; or --correct FILE"
+        )
+    return fitted_probe(
+        options.run,
+        None if options.labels in (None, OWN) else options.labels,
+        probe=options.probe,
+        train=options.train,
+        train_labels=options.train_labels,
+        seed=options.seed,
+        device=options.device,
+    )

@@ -2,6 +2,7 @@
 
 from qscore_fast.evaluation.failure.correctness import Correctness
 from qscore_fast.evaluation.failure.failure_table import Estimate, FailureTable
+from qscore_fast.evaluation.failure.fitted_probe import FittedProbe, fitted_probe
 from qscore_fast.evaluation.failure.gaussian import Gaussian
 from qscore_fast.evaluation.failure.metrics import (
     Metric,
@@ -38,6 +39,8 @@ __all__ = [
     "evaluate_run",
     "FailureTable",
     "Estimate",
+    "FittedProbe",
+    "fitted_probe",
     "RunEvaluation",
     "paper_table",
     "Metric",

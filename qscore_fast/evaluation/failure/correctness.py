@@ -21,6 +21,10 @@ from qscore_fast.evaluation.sample_file import (
     text_of,
 )
 
+# What qscore probe and qscore knn write of a probe's answers; its confidence was trained on labels.
+PROBE_FILE = frozenset({ID, "label", "prediction", "correct"})
+PROBE_COLUMN = "confidence"
+
 
 @dataclass(frozen=True)
 class Correctness:
@@ -32,6 +36,8 @@ class Correctness:
         correct: (n,) bool.
         labels: (n,) Arrow strings, or None without a column label.
         columns: (n,) float64 scores by column name; higher means more trusted.
+        of_probe: those of the columns that are a probe's own, so that they use labels. Of others nothing is
+            known.
     """
 
     path: Path
@@ -39,6 +45,7 @@ class Correctness:
     correct: np.ndarray
     labels: pa.Array | None = None
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    of_probe: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Correctness:
@@ -62,9 +69,11 @@ class Correctness:
         check_ids(path, ids)
         labels = text_of(table["label"]) if "label" in table.column_names else None
         found = {name: _numbers(path, table[name], name, ids) for name in columns}
+        by_probe = set(table.column_names) >= PROBE_FILE
+        of_probe = frozenset({PROBE_COLUMN} & set(columns) if by_probe else ())
         if "correct" in table.column_names:
             # Correctness is the file's own word: its labels decide nothing, so nothing hangs on them.
-            return cls(path, ids, _outcomes(path, table["correct"], ids), None, found)
+            return cls(path, ids, _outcomes(path, table["correct"], ids), None, found, of_probe)
         if labels is None or "prediction" not in table.column_names:
             raise SettingsError(
                 f"{path} has the columns {', '.join(table.column_names)}: it needs sample_id and correct, or "

@@ -9,6 +9,9 @@ from typing import Any
 from qscore_fast.evaluation.failure.resampling import Interval
 from qscore_fast.evaluation.failure.rivals import Rival
 
+# By whether a score uses labels; None: it is not known.
+MARKS = {True: " (uses labels)", False: "", None: " (given)"}
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -120,11 +123,12 @@ class FailureTable:
         )
         yield ""
         reasons: list[str] = []
+        left_out = self._left_out()
         headings = [f"{c.title} {'↑' if c.higher_is_better else '↓'}" for c in self.columns]
         body = [
             [
-                row.rival.title + (" (uses labels)" if row.rival.uses_labels else ""),
-                *(self._cell(row, column.name, reasons) for column in self.columns),
+                row.rival.title + MARKS[row.rival.uses_labels],
+                *(self._cell(row, column.name, left_out, reasons) for column in self.columns),
             ]
             for row in self.rows
         ]
@@ -149,15 +153,29 @@ class FailureTable:
         for note in self.notes:
             yield f"* Note: {note}"
 
-    def _cell(self, row: ScoreRow, metric: str, reasons: list[str]) -> str:
+    def _left_out(self) -> dict[str, str]:
+        """By metric a sentence on the resamples in which it is undefined, one for all scores."""
+        found = {}
+        for column in self.columns:
+            intervals = (row.estimates[column.name].interval for row in self.rows)
+            counts = [i.num_undefined for i in intervals if i is not None and i.num_undefined]
+            if counts:
+                low, high = min(counts), max(counts)
+                number = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+                found[column.name] = (
+                    f"undefined in {number} of {self.num_resamples:,} resamples, which the interval leaves "
+                    "out"
+                )
+        return found
+
+    def _cell(
+        self, row: ScoreRow, metric: str, left_out: dict[str, str], reasons: list[str]
+    ) -> str:
         estimate = row.estimates[metric]
         reason = estimate.undefined
         interval = estimate.interval
         if estimate.value is not None and interval is not None and interval.num_undefined:
-            reason = (
-                f"{row.rival.title}, {metric}: undefined in {interval.num_undefined:,} of "
-                f"{self.num_resamples:,} resamples, which the interval leaves out"
-            )
+            reason = left_out[metric]
         mark = ""
         if reason is not None:
             if reason not in reasons:

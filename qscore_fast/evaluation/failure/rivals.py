@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Needs = Literal[
-    "nothing", "scores", "activations", "embeddings", "reference", "views", "logits", "given"
+    "nothing",
+    "scores",
+    "activations",
+    "embeddings",
+    "reference",
+    "views",
+    "logits",
+    "probe",
+    "given",
 ]
 
 
@@ -23,7 +31,7 @@ class Rival:
         direction: "+" if the quantity is taken as it is, "-" if it is negated.
         needs: "scores" (scores.parquet), "activations" (the parts), "embeddings", "reference" (embeddings
             of a reference set, too), "views" (embeddings of other views of the same images), "logits" (of a
-            probe, so of labels), "nothing", or "given" (by the caller).
+            probe, so of labels), "probe" (another answer of one), "nothing", or "given" (by the caller).
         formula: the quantity, before the sign.
         source: who proposed or used it.
     """
@@ -36,9 +44,9 @@ class Rival:
     source: str
 
     @property
-    def uses_labels(self) -> bool:
-        """Whether labels were needed to compute it, so that it is a bound and no rival."""
-        return self.needs == "logits"
+    def uses_labels(self) -> bool | None:
+        """Whether labels were needed to compute it, so that it is a bound and no rival; None: not known."""
+        return None if self.needs == "given" else self.needs in ("logits", "probe")
 
 
 RIVALS = (

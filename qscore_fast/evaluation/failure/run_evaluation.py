@@ -1,4 +1,4 @@
-"""evaluate_run: a finished run and a file of correctness in, the table of all scores out."""
+"""evaluate_run: a finished run and a probe's correctness in, the table of all scores out."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ import torch
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure.correctness import Correctness
 from qscore_fast.evaluation.failure.failure_table import FailureTable
+from qscore_fast.evaluation.failure.fitted_probe import FittedProbe
 from qscore_fast.evaluation.failure.metrics import Metric
 from qscore_fast.evaluation.failure.paper_table import paper_table
 from qscore_fast.evaluation.failure.probe_scores import probe_scores
+from qscore_fast.evaluation.failure.rivals import Rival
 from qscore_fast.evaluation.failure.run_scores import RivalSettings, scores_of_run
 from qscore_fast.evaluation.failure.score_evaluation import evaluate
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
+# The share of tied zeros that automatic eps would not accept either.
+MANY_ZEROS = 0.01
 FILES = ("failure.json", "failure.md", "failure.parquet")
 
 
@@ -71,7 +75,7 @@ class RunEvaluation:
 
 def evaluate_run(
     run: str | os.PathLike[str] | ScoreRun,
-    correct: str | os.PathLike[str],
+    correct: str | os.PathLike[str] | FittedProbe,
     *,
     reference: str | os.PathLike[str] | ScoreRun | None = None,
     views: Sequence[str | os.PathLike[str] | ScoreRun] = (),
@@ -88,11 +92,12 @@ def evaluate_run(
 
     Args:
         run: a finished run, or its folder.
-        correct: a Parquet or CSV file with sample_id and correct, or sample_id, label and prediction.
+        correct: a Parquet or CSV file with sample_id and correct, or sample_id, label and prediction; or a
+            :func:`fitted_probe` of this run.
         reference: the run of the reference set for kNN, Mahalanobis and PCA; by default ``run``.
         views: runs of other views of the same images, for consistency.
-        columns: numeric columns of ``correct`` to evaluate as scores; higher means more trusted.
-        logits: an ``.npy`` file (rows of ``correct``, classes) with a probe's logits, for the bound.
+        columns: numeric columns of the file to evaluate as scores; higher means more trusted.
+        logits: an ``.npy`` file (rows of the file, classes) with a probe's logits, for the bound.
         subset: evaluate the images that both sides have, instead of refusing when one has more.
         settings, metrics, num_resamples, level, seed: see :class:`RivalSettings`, :func:`evaluate`.
 
@@ -101,8 +106,18 @@ def evaluate_run(
         StoreError: a run is not complete, or damaged.
     """
     run = _opened(run)
-    outcome = Correctness.read(correct, columns)
-    given = {**outcome.columns, **(_bound(logits, outcome) if logits is not None else {})}
+    notes: list[str] = []
+    if isinstance(correct, FittedProbe):
+        if columns or logits is not None:
+            raise SettingsError(
+                "columns and logits belong to a file of correctness: leave them out for a fitted probe"
+            )
+        notes += correct.notes
+        outcome, answers = correct.correctness, correct.logits
+    else:
+        outcome = Correctness.read(correct, columns)
+        answers = None if logits is None else _read_logits(logits, outcome)
+    given = {**outcome.columns, **({} if answers is None else _bound(answers))}
     table = run.scores()
     ids, labels = (table[name].combine_chunks() for name in ("sample_id", "label"))
     failed = frozenset(run.errors()["sample_id"].to_pylist())
@@ -120,13 +135,13 @@ def evaluate_run(
         )
     scores = {name: score[scored] for name, score in found.scores.items()}
     scores |= {name: score[rows] for name, score in given.items()}
-    notes = list(found.notes)
+    notes += [*_q_score_notes(scores["q_score"]), *found.notes]
     if len(scored) < len(ids):
         notes.append(f"{len(scored):,} of {len(ids):,} scored images are evaluated, a subset")
     right = outcome.correct[rows]
     result = evaluate(
         scores, right, metrics=metrics, num_resamples=num_resamples, level=level, seed=seed,
-        notes=notes,
+        notes=notes, described={name: _of_probe(name) for name in outcome.of_probe},
     )  # fmt: skip
     return RunEvaluation(run.summary["encoder"], result, ids.take(scored), right, scores)
 
@@ -135,7 +150,26 @@ def _opened(run: str | os.PathLike[str] | ScoreRun) -> ScoreRun:
     return run if isinstance(run, ScoreRun) else ScoreRun(run)
 
 
-def _bound(path: str | os.PathLike[str], outcome: Correctness) -> dict[str, np.ndarray]:
+def _of_probe(name: str) -> Rival:
+    return Rival(name, f"{name} of the probe", "+", "probe", "as the probe gives it", "the probe")
+
+
+def _q_score_notes(q: np.ndarray) -> list[str]:
+    if (q == q[0]).all():
+        return [
+            f"Q-Score is {q[0]:g} for every image, which is a constant score: choose a smaller eps or other "
+            "features (qscore discover)"
+        ]
+    share = float((q == 0).mean())
+    if share > MANY_ZEROS:
+        return [
+            f"{100 * share:.1f} % of the images have no active discriminative feature: they share the score "
+            "0, and nothing ranks them; choose a smaller eps (qscore discover --eps auto)"
+        ]
+    return []
+
+
+def _read_logits(path: str | os.PathLike[str], outcome: Correctness) -> np.ndarray:
     try:
         logits = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -147,5 +181,11 @@ def _bound(path: str | os.PathLike[str], outcome: Correctness) -> dict[str, np.n
             f"{path} holds {logits.dtype} of shape {logits.shape}: give floating point (rows, classes), a "
             f"row for each of the {len(outcome.sample_ids):,} rows of {outcome.path}"
         )
-    bound = probe_scores(torch.from_numpy(logits))
-    return {name: score.double().numpy() for name, score in bound.items()}
+    return logits
+
+
+def _bound(logits: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        name: score.double().numpy()
+        for name, score in probe_scores(torch.from_numpy(logits)).items()
+    }

@@ -37,6 +37,7 @@ def evaluate(
     level: float = 0.95,
     seed: int = 0,
     notes: Sequence[str] = (),
+    described: Mapping[str, Rival] | None = None,
 ) -> FailureTable:
     """How well each score predicts which samples are correct.
 
@@ -52,6 +53,8 @@ def evaluate(
         level: the share that an interval holds.
         seed: of the resamples and the shuffled score.
         notes: to print under the table.
+        described: what scores of other names are; by default given by the caller, which says nothing about
+            whether labels were used.
 
     Raises:
         SettingsError: no score, a name that is reserved, shapes that differ, a NaN score, correct that is
@@ -91,7 +94,7 @@ def evaluate(
                     )
             difference = None if value is None or base is None else base - value
             estimates[metric.name] = Estimate(value, why, interval, difference, difference_interval)
-        rows.append(ScoreRow(_described(name), estimates))
+        rows.append(ScoreRow(_described(name, described or {}), estimates))
     num_wrong = int((~outcome).sum())
     return FailureTable(
         num_samples=len(outcome),
@@ -128,8 +131,9 @@ def _value(metric: Metric, ranking: Ranking) -> tuple[float | None, str | None]:
         return None, str(error)
 
 
-def _described(name: str) -> Rival:
-    return RIVAL_OF.get(name) or Rival(name, name, "+", "given", "as given", "given")
+def _described(name: str, described: Mapping[str, Rival]) -> Rival:
+    given = Rival(name, name, "+", "given", "as given", "given")
+    return RIVAL_OF.get(name) or described.get(name) or given
 
 
 def _class_notes(num_samples: int, num_wrong: int) -> list[str]:
