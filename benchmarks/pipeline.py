@@ -12,7 +12,9 @@ fed by every decoder in turn.
 from __future__ import annotations
 
 import argparse
+import runpy
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,6 +44,7 @@ from .results import RESULTS, write
 
 EPS = 2.0
 RIVALS = ("plain script", "timm", "plain script, freed memory kept")
+TIMM_SCRIPT = "timm's inference.py"
 SCORING = {"OMP_WAIT_POLICY": "PASSIVE"}
 """What ``qscore score`` sets for its own process, so that idle threads leave the cores alone."""
 
@@ -228,6 +231,26 @@ def timm_loop(folder: Path, workers: int) -> float:
     return time.perf_counter() - start
 
 
+def timm_script(folder: Path, workers: int, script: Path) -> float:
+    """Seconds of timm's inference script itself, with a ResNet-50's file; its imports are not counted."""
+    import timm
+
+    with tempfile.TemporaryDirectory() as place:
+        checkpoint = Path(place) / "resnet50.pth"
+        torch.save(timm.create_model("resnet50", pretrained=False).state_dict(), checkpoint)
+        given, sys.argv = sys.argv, [
+            str(script), "--data-dir", str(folder), "--model", "resnet50", "--checkpoint", str(checkpoint),
+            "--device", "cpu", "--batch-size", "64", "--workers", str(workers), "--label-type", "none",
+            "--results-dir", place, "--no-console-results",
+        ]  # fmt: skip
+        start = time.perf_counter()
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        finally:
+            sys.argv = given
+        return time.perf_counter() - start
+
+
 def largest_difference(folder: Path, out: Path) -> float:
     """Between our scores and the plain formula's on plain representations, D being ours."""
     mask = DiscriminativeFeatures.load(out / "features.npz").mask
@@ -278,11 +301,17 @@ def stages(
     }
 
 
-def rivals(folder: Path, rounds: int) -> dict[str, Any]:
-    """Seconds of ours, of the plain script and of timm's loop on the same images, in turns."""
+def rivals(folder: Path, rounds: int, script: Path | None = None) -> dict[str, Any]:
+    """Seconds of ours, of the plain script and of timm on the same images, in turns.
+
+    Args:
+        script: timm's ``inference.py``, which its package does not hold.
+    """
     workers = default_workers()
     out = folder.parent / "run"
     seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in RIVALS}}
+    if script is not None:
+        seconds[TIMM_SCRIPT] = []
     for _ in range(rounds):
         ours = measured(pipeline, folder, "resnet50", out, environment=SCORING)
         seconds["ours"].append(ours["result"]["seconds"])
@@ -291,6 +320,8 @@ def rivals(folder: Path, rounds: int) -> dict[str, Any]:
         seconds["plain script, freed memory kept"].append(
             measured(plain_keeping_memory, folder, workers)["result"]
         )
+        if script is not None:
+            seconds[TIMM_SCRIPT].append(measured(timm_script, folder, workers, script)["result"])
     difference = measured(largest_difference, folder, out)["result"]
     check(difference)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
@@ -349,7 +380,9 @@ def run_on_gpu(count: int, rounds: int, folder: Path, device: str) -> dict[str, 
     return found
 
 
-def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, Any]:
+def run(
+    count: int, rounds: int, memory_images: int, folder: Path, script: Path | None = None
+) -> dict[str, Any]:
     """All of it on the CPU; prints as it goes."""
     save_images(folder / "large" / "images", count, (500, 375))
     save_images(folder / "small" / "images", count, (128, 128))
@@ -368,7 +401,7 @@ def run(count: int, rounds: int, memory_images: int, folder: Path) -> dict[str, 
             row = stages(images, kind, encoded, rounds, threads=threads)
             found["stages"][name + words] = row
             say(name + words, row)
-    found["rivals"] = rivals(folder / "large" / "images", rounds)
+    found["rivals"] = rivals(folder / "large" / "images", rounds, script)
     for name, times in found["rivals"]["times_as_fast"].items():
         print(f"{times:.2f} times as fast as {name}")
     found["memory"] = memory(folder / "large" / "images", memory_images)
@@ -383,12 +416,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-images", type=int, default=1500)
+    parser.add_argument(
+        "--timm-script", type=Path, help="inference.py of timm's repository, to time it too"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: the stages alone")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="qscore-pipeline-") as folder:
         if options.device == "cpu":
-            found = run(options.images, options.rounds, options.memory_images, Path(folder))
+            sizes = options.images, options.rounds, options.memory_images
+            found = run(*sizes, Path(folder), options.timm_script)
         else:
             found = run_on_gpu(options.images, options.rounds, Path(folder), options.device)
     print(f"written {write(found, options.out, 'pipeline')}")

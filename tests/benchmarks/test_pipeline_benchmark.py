@@ -37,7 +37,10 @@ def test_a_few_images(
     monkeypatch.setattr(
         pipeline, "decoded_ahead", lambda *a, **k: original(*a, **{**k, "workers": 2})
     )
+    script = tmp_path / "inference.py"
+    script.write_text("import sys; assert '--data-dir' in sys.argv; print(sys.argv)")
     arguments = ["--images", "12", "--rounds", "1", "--memory-images", "3"]
+    arguments += ["--timm-script", str(script)]
     assert pipeline.main([*arguments, "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.rglob("pipeline-*.json")
     found = json.loads(file.read_text())
@@ -48,7 +51,7 @@ def test_a_few_images(
         assert 0 < row["write_share"] < 1
     # The plain script's scores, from its own loader, module and formula.
     assert found["rivals"]["largest_difference"] <= 1e-4
-    assert set(found["rivals"]["times_as_fast"]) == set(pipeline.RIVALS)
+    assert set(found["rivals"]["times_as_fast"]) == {*pipeline.RIVALS, pipeline.TIMM_SCRIPT}
     assert str(file) in capsys.readouterr().out
 
 
