@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
 
 from qscore_fast.errors import ImageError, SourceError, UnavailableError
-from qscore_fast.images.daemon_pool import DaemonPool
 from qscore_fast.images.sample_id import sample_id_of_path
 from qscore_fast.images.sources.file_systems import (
     ListedFile,
@@ -21,12 +19,10 @@ from qscore_fast.images.sources.file_systems import (
     with_retries,
 )
 from qscore_fast.images.sources.folder import EXTENSIONS
+from qscore_fast.images.sources.ignored_files import IgnoredFiles
 from qscore_fast.images.sources.packed_bytes import PackedBytes
+from qscore_fast.images.sources.read_ahead import Fetch, read_ahead
 from qscore_fast.images.sources.source import MAX_IMAGE_BYTES, Sample, Unit, manifest_hash, runs
-
-_READ_AHEAD = 16
-_READ_AHEAD_BYTES = 64 * 2**20
-_PATIENCE = 1.0  # seconds for reads that nobody waits for any more
 
 
 class RemoteFolderSource:
@@ -42,6 +38,7 @@ class RemoteFolderSource:
         url: such as ``s3://bucket/prefix``; ``http://`` where the server lists its folders. Credentials and
             endpoints are those of fsspec (``FSSPEC_S3_ENDPOINT_URL`` and its configuration files) and of
             the driver.
+        top: what ``top_level`` gave for the URL; None to list it here.
 
     Raises:
         SourceError: there is no such place, it cannot be listed, or it holds no image.
@@ -50,20 +47,18 @@ class RemoteFolderSource:
 
     kind: ClassVar[str] = "remote"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, top: Sequence[dict[str, Any]] | None = None) -> None:
         self._url = url
-        files, num_ignored = _list(url)
+        files, ignored = _list(url, top_level(url) if top is None else top)
         if not files:
             kinds = " ".join(extension.decode() for extension in EXTENSIONS)
-            raise SourceError(
-                f"no image in {url} ({kinds}, at any depth; {num_ignored} other files)"
-            )
+            raise SourceError(f"no image in {url} ({kinds}, at any depth; {ignored})")
         # Packed, since there may be millions.
         self._names = PackedBytes(file.name for file in files)
         self._sizes = array("q", (file.size for file in files))
         self.num_samples = len(files)
         self.has_labels = all(b"/" in file.name for file in files)
-        self.notes = {"files of other kinds ignored": num_ignored}
+        self.notes = ignored.notes()
         self.manifest_hash = manifest_hash(
             (f"{sample_id_of_path(file.name)}\0{file.tag}", file.size) for file in files
         )
@@ -87,23 +82,13 @@ class RemoteFolderSource:
             UnavailableError: the store does not answer, or the whole place is gone.
         """
         filesystem, root = filesystem_of(self._url)
-        waiting: deque[tuple[int, Future[bytes]]] = deque()
-        ahead = 0
-        pool = DaemonPool(_READ_AHEAD, "qscore-fetch")
-        try:
-            for index in unit.payload:
-                cost = self._cost(index)
-                while waiting and (len(waiting) >= _READ_AHEAD or ahead + cost > _READ_AHEAD_BYTES):
-                    done, future = waiting.popleft()
-                    yield self._sample(done, future)
-                    ahead -= self._cost(done)
-                waiting.append((index, pool.submit(self._fetch, filesystem, root, index)))
-                ahead += cost
-            while waiting:
-                yield self._sample(*waiting.popleft())
-        finally:
-            # A reader may stop in the middle of a unit, and the store may hang.
-            pool.close(_PATIENCE)
+        fetches = (
+            Fetch(index, partial(self._fetch, filesystem, root, index), self._sizes[index])
+            for index in unit.payload
+        )
+        for index, future in read_ahead(fetches):
+            assert future is not None
+            yield self._sample(index, future)
 
     def heads(self, unit: Unit) -> Iterator[Sample]:
         """The images of a unit without their content, as they were listed."""
@@ -121,10 +106,6 @@ class RemoteFolderSource:
         label = sample_id_of_path(name.split(b"/", 1)[0]) if self.has_labels else None
         return sample_id_of_path(name), label
 
-    def _cost(self, index: int) -> int:
-        size = self._sizes[index]
-        return size if 0 <= size <= MAX_IMAGE_BYTES else _READ_AHEAD_BYTES // 4
-
     def _sample(self, index: int, future: Future[bytes]) -> Sample:
         try:
             return Sample(*self._head(index), content=future.result())
@@ -140,7 +121,7 @@ class RemoteFolderSource:
         name = self._names[index].decode("utf-8", "surrogateescape")
         path = f"{root.rstrip('/')}/{name}"
         try:
-            content = _content(filesystem, path, size)
+            content = read_object(filesystem, path, size)
         except UnavailableError as error:
             raise UnavailableError(f"{self._url}: {name}: {error.args[0]}") from error
         except OSError as error:
@@ -159,8 +140,14 @@ class RemoteFolderSource:
         return content
 
 
-def _content(filesystem: Any, path: str, size: int) -> bytes:
-    """Up to one byte more than is expected, so that neither growth nor a false size fills memory."""
+def read_object(filesystem: Any, path: str, size: int) -> bytes:
+    """An object's content, its expected size -1 where unknown.
+
+    Up to one byte more than is expected, so that neither growth nor a false size fills memory.
+
+    Raises:
+        OSError, UnavailableError: as ``with_retries``.
+    """
     if size > 0:
         return bytes(with_retries(lambda: filesystem.cat_file(path, start=0, end=size + 1)))
     if size == 0:
@@ -170,28 +157,38 @@ def _content(filesystem: Any, path: str, size: int) -> bytes:
         return stream.read(MAX_IMAGE_BYTES + 1)
 
 
-def _list(url: str) -> tuple[list[ListedFile], int]:
-    """The images, sorted, and the number of other files; one folder of the top level at a time."""
+def top_level(url: str) -> list[dict[str, Any]]:
+    """The files and folders right below a URL, as fsspec describes them.
+
+    Raises:
+        SourceError: there is no such place, or it cannot be listed.
+        MissingExtraError: the driver is not installed.
+    """
     filesystem, root = filesystem_of(url)
-    root = root.rstrip("/")
 
-    def top() -> list[dict[str, Any]]:
+    def fresh() -> list[dict[str, Any]]:
         filesystem.invalidate_cache()
-        return list(filesystem.ls(root, detail=True))
+        return list(filesystem.ls(root.rstrip("/"), detail=True))
 
+    return listing(fresh, url)
+
+
+def _list(url: str, top: Sequence[dict[str, Any]]) -> tuple[list[ListedFile], IgnoredFiles]:
+    """The images, sorted, and the other files; one folder of the top level at a time."""
+    filesystem, root = filesystem_of(url)
     files: list[ListedFile] = []
-    num_ignored = 0
-    for entry in listing(top, url):
+    ignored = IgnoredFiles()
+    for entry in top:
         found = {entry["name"]: entry}
         if entry.get("type") == "directory":
-            found = listing(partial(filesystem.find, entry["name"], detail=True), url)
             # Listings are kept by the driver, at a kilobyte an object.
             filesystem.invalidate_cache()
+            found = listing(partial(filesystem.find, entry["name"], detail=True), url)
         for name, info in found.items():
-            file = listed_file(root, name, info)
+            file = listed_file(root.rstrip("/"), name, info)
             if file.name.lower().endswith(EXTENSIONS):
                 files.append(file)
             else:
-                num_ignored += 1
+                ignored.add(file.name)
     filesystem.invalidate_cache()
-    return sorted(files, key=lambda file: file.name), num_ignored
+    return sorted(files, key=lambda file: file.name), ignored

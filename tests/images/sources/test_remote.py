@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from object_store import object_store
 
 from qscore_fast.errors import MissingExtraError, SourceError, UnavailableError
-from qscore_fast.images.sources import file_systems, remote
+from qscore_fast.images.sources import file_systems, read_ahead, remote
 from qscore_fast.images.sources.file_systems import open_binary
 from qscore_fast.images.sources.parquet import ParquetSource
 from qscore_fast.images.sources.remote import RemoteFolderSource
@@ -98,7 +98,7 @@ def test_a_bucket_is_listed_and_read_in_order(bucket: Any) -> None:
     ]
     assert [unit.num_samples for unit in source.units(3)] == [3, 1]
     assert source.has_labels and source.num_samples == 4
-    assert source.notes == {"files of other kinds ignored": 1}
+    assert source.notes == {"files of other kinds ignored": 1, "of them .txt": 1}
     bucket.pipe_file("pictures/set/stray.jpg", b"x")
     stray = RemoteFolderSource("s3://pictures/set")
     assert not stray.has_labels
@@ -183,7 +183,7 @@ def test_reading_ahead_is_bounded(
 ) -> None:
     for number in range(100):
         flaky().pipe_file(f"/many/{number:03}.jpg", bytes(1000))
-    monkeypatch.setattr(remote, "_READ_AHEAD_BYTES", 5000)
+    monkeypatch.setattr(read_ahead, "_READ_AHEAD_BYTES", 5000)
     source = RemoteFolderSource("flaky://many")
     samples = source.read(source.units(100)[0])
     assert next(samples).sample_id == "000.jpg"
