@@ -140,6 +140,8 @@ def encoder_from(options: Namespace, device: str | None = None) -> Encoder:
                 compile=options.compile,
                 fold_batch_norm=options.fold_batch_norm,
             )
+    if "view" in options and options.view is not None:
+        encoder = encoder.with_view(options.view)
     two_sided = "two_sided" in options and options.two_sided
     for note in encoder.notes:
         if not (two_sided and note == SIGNED):

@@ -108,6 +108,7 @@ examples:
   qscore score val/ --encoder timm:resnet50 --out runs/val --features runs/train
   qscore score photos/ --encoder torchvision:resnet18 --out runs/b --embeddings npy --json
   qscore score photos/ --encoder dino_vits16.pth --two-sided --precision bfloat16 --out runs/c
+  qscore score val/ --encoder encoder.pt --view flip --embeddings npy --out runs/val-flip
   qscore score 'shards/train-{0000..0146}.tar' --encoder swav_800ep_pretrain.pth.tar --out runs/d
 
 written to OUT:
@@ -132,6 +133,12 @@ written to OUT:
         "features.npz or the folder of a run with the same encoder",
     )
     _add_discovery(parser)
+    add(
+        "--view",
+        type=Literal["flip", "shift", "crop"] | None,
+        help="show the encoder every image mirrored, moved by a sixteenth of its sides, or cut to the central "
+        "seven eighths: one more view of the same images, for metrics --views and evaluate --views",
+    )
     add("--batch-size", type=int, default=64, help="images a call of the encoder")
     add("--workers", type=int | None, help="decoding threads (default: one a core, at most 16)")
     add("--unit-size", type=int, default=1024, help="images a part: at most so many are redone")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from qscore_fast.encoders import fixed_view
 from qscore_fast.encoders.fingerprint import fingerprint_of_module
 from qscore_fast.encoders.inference import Precision, fast_module
 from qscore_fast.errors import EncoderError
@@ -34,6 +35,7 @@ class Encoder:
         architecture: in words, such as "ResNet-50 x1".
         precision: everything about running it that changes rounding, such as "float32" or
             "bfloat16-autocast+folded"; see :meth:`optimised`.
+        view: the fixed view in which it sees every image, see :meth:`with_view`; None: as it is.
         training_state: the checkpoint's heads, other tower, queue and centre.
         notes: what a user should know about how it was loaded or is run.
     """
@@ -48,6 +50,7 @@ class Encoder:
     source: str | None = None
     architecture: str = ""
     precision: str = "float32"
+    view: fixed_view.ViewName | None = None
     training_state: TrainingState | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
@@ -128,6 +131,26 @@ class Encoder:
             name=self.name,
         )
         return replace(self, module=module, precision="+".join(parts), notes=(*self.notes, *notes))
+
+    def with_view(self, view: fixed_view.ViewName) -> Encoder:
+        """The same encoder, which is shown every preprocessed image in a fixed view.
+
+        A run with it holds one more view of the images, for measures and scores that compare views.
+
+        Args:
+            view: ``flip``, ``shift`` or ``crop``; see ``fixed_view.seen``.
+
+        Raises:
+            SettingsError: an unknown view.
+            EncoderError: it has one already.
+        """
+        if self.view is not None:
+            raise EncoderError(
+                f"{self.name} sees the view {self.view} already: give the encoder as it was loaded"
+            )
+        module = fixed_view.ViewedModule(self.module, view)
+        note = f"every image is seen {fixed_view.WORDS[view]} (view {view})"
+        return replace(self, module=module, view=view, notes=(*self.notes, note))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, height, width) to features (B, r) on the module's device.

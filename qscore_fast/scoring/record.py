@@ -127,6 +127,7 @@ def describe_run(
             "dtype": encoder.precision,
         },
         "preprocess": encoder.preprocess.to_json(),
+        **({} if encoder.view is None else {"view": encoder.view}),
         "decoder": decoder.to_json(),
         "unit_size": unit_size,
         "activation_eps": activation_eps,
