@@ -136,8 +136,8 @@ written to OUT:
     add(
         "--view",
         type=Literal["flip", "shift", "crop"] | None,
-        help="show the encoder every image mirrored, moved by a sixteenth of its sides, or cut to the central "
-        "seven eighths: one more view of the same images, for metrics --views and evaluate --views",
+        help="show the encoder every image mirrored, moved by a sixteenth of its sides, or cut to the "
+        "central seven eighths: one more view of the same images, for metrics --views and evaluate --views",
     )
     add("--batch-size", type=int, default=64, help="images a call of the encoder")
     add("--workers", type=int | None, help="decoding threads (default: one a core, at most 16)")
