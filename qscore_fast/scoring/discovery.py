@@ -48,9 +48,9 @@ class Discovery:
 
     def notes(self) -> list[str]:
         """What a user should know about this D, one sentence each."""
-        features, notes = self.features, []
-        if not len(features):
-            return empty_notes(features)
+        features, notes = self.features, empty_notes(self.features)
+        if not features.percent.any():
+            return notes
         if features.num_samples < FEW_SAMPLES:
             notes.append(
                 f"the features were discovered on {features.num_samples} images only; percentiles "

@@ -80,6 +80,7 @@ def discover(
         SettingsError: features that were given to the run would be replaced, and nobody said that they may.
         QScoreError: no run, an incomplete or damaged one, or an eps that it cannot answer.
     """
+    check_percentiles(0 if lower is None else lower, 100 if upper is None else upper)
     store = Store(run_dir)
     own = OwnDiscovery.of(store)
     eps = own.eps if eps is None else eps
