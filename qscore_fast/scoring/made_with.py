@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,7 @@ def made_with(encoder: Encoder, batch_size: int) -> dict[str, Any]:
     elif kind == "cpu":
         content["device"] = f"{kind} {torch.backends.cpu.get_cpu_capability()}"
         content["threads"] = torch.get_num_threads()
-    return {**content, "libraries": library_versions()}
+    return {**content, "libraries": _libraries()}
 
 
 def made_otherwise(store: Store, now: Mapping[str, Any]) -> list[str]:
@@ -51,3 +52,8 @@ def made_otherwise(store: Store, now: Mapping[str, Any]) -> list[str]:
         changes = differences({k: before[k] for k in both}, {k: now[k] for k in both})
         found.update(dict.fromkeys(changes))
     return list(found)
+
+
+@functools.cache
+def _libraries() -> dict[str, str]:
+    return library_versions()

@@ -13,6 +13,7 @@ from typing import Any
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import StoreError
 from qscore_fast.images import Decoder, Source, Unit
+from qscore_fast.images.sources.listing import ListedHash
 from qscore_fast.images.sources.source import runs
 from qscore_fast.scoring.atomic import write_text
 
@@ -38,10 +39,12 @@ class RunRecord:
         asked: all that the parts depend on; a run is continued only if every field is the same.
         about: what may differ when a run is continued (the folder's path, the encoder's name), as
             it was when the run began.
+        listing: the source's manifest, where it can tell; see ``describe_change``. Not in run.json.
     """
 
     asked: dict[str, Any]
     about: dict[str, Any] = field(default_factory=dict)
+    listing: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -115,7 +118,7 @@ def describe_run(
     listed: dict[str, Any] = {
         "kind": source.kind,
         "num_images": source.num_samples,
-        "manifest_hash": source.manifest_hash,
+        "manifest_hash": str(source.manifest_hash),
     }
     if not _is_regular(source, units, unit_size):
         listed["num_units"] = len(units)
@@ -143,7 +146,8 @@ def describe_run(
         "decoder_version": f"{decoder.name} {decoder.version}",
         "versions": library_versions(),
     }
-    return RunRecord(asked, about)
+    manifest = source.manifest_hash
+    return RunRecord(asked, about, manifest.listing if isinstance(manifest, ListedHash) else None)
 
 
 def _is_regular(source: Source, units: Sequence[Unit], unit_size: int) -> bool:

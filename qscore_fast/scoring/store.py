@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,14 +33,17 @@ from qscore_fast.scoring.part import (
     write_table,
 )
 from qscore_fast.scoring.prefetch import default_workers
-from qscore_fast.scoring.record import RunRecord, differences
+from qscore_fast.scoring.record import RunRecord
+from qscore_fast.scoring.run_folder import (
+    check_empty,
+    clear,
+    remove_leftovers_of_parts,
+    start_or_join,
+)
 
 __all__ = ["Store", "locked"]
 
 T = TypeVar("T")
-
-PART_FOLDERS = ("parts", "embeddings")
-RESULT_FILES = ("features.npz", "scores.parquet", "errors.parquet")
 
 
 class Store:
@@ -87,17 +90,18 @@ class Store:
                     raise busy(folder)
                 if alone is Grant.HELD:
                     remove_leftovers(folder)
-                    _remove_leftovers_of_parts(folder)
+                    remove_leftovers_of_parts(folder)
                 elif overwrite:
-                    _check_empty(folder)
-                _start_or_join(folder, record, overwrite)
+                    check_empty(folder)
+                if overwrite:
+                    clear(folder)
+                start_or_join(folder, record)
                 locks.acquire(WRITERS, shared=True)
             yield cls(folder, locks)
             with locks.holding(SETUP):
-                if (
-                    locks.ask(WRITERS) is Grant.HELD
-                ):  # the last to leave clears what killed processes left
-                    _remove_leftovers_of_parts(folder)
+                # The last to leave clears what killed processes left.
+                if locks.ask(WRITERS) is Grant.HELD:
+                    remove_leftovers_of_parts(folder)
         finally:
             locks.close()
 
@@ -314,50 +318,3 @@ class Store:
             kept == "none"
             or num_embeddings(self.embeddings_path(index), kept) == notes["num_scored"]
         )
-
-
-def _remove_leftovers_of_parts(folder: Path) -> None:
-    for name in PART_FOLDERS:
-        remove_leftovers(folder / name)
-
-
-def _check_empty(folder: Path) -> None:
-    """StoreError unless there is nothing to overwrite, where nobody can know who else writes."""
-    if (folder / "run.json").exists() or any((folder / "parts").glob("part-*")):
-        raise StoreError(
-            f"{folder} lies on a file system without locks, so whether another process writes to it cannot "
-            "be known: delete it yourself instead of --overwrite, or give another folder (--out)"
-        )
-
-
-def _start_or_join(folder: Path, record: RunRecord, overwrite: bool) -> None:
-    if overwrite:
-        _clear(folder)
-    if (folder / "run.json").exists():
-        _check_same(folder, record)
-    elif any((folder / "parts").glob("part-*")):
-        raise StoreError(
-            f"{folder} holds parts but no run.json: give another folder (--out), "
-            "or start over (--overwrite)"
-        )
-    else:
-        record.write(folder / "run.json")
-
-
-def _check_same(folder: Path, record: RunRecord) -> None:
-    found = differences(RunRecord.read(folder / "run.json").asked, record.asked)
-    if found:
-        raise StoreError(
-            f"{folder} holds a run with other settings ({'; '.join(found)}): "
-            "give another folder (--out), or start over (--overwrite)"
-        )
-
-
-def _clear(folder: Path) -> None:
-    """Delete what a run writes, and nothing else; run.json last, so that a kill leaves a run."""
-    parts = (path for name in PART_FOLDERS for path in (folder / name).glob("part-*"))
-    for path in [*parts, *(folder / name for name in RESULT_FILES)]:
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # there is none, or it holds what is not ours
-        (folder / "embeddings").rmdir()
-    (folder / "run.json").unlink(missing_ok=True)

@@ -59,9 +59,9 @@ def test_stopped_before_any_write_or_rename(
     tmp_path: Path, folder: Path, encoder: Encoder, alone: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Five parts of three files, run.json and three results: 19 renames; stop at each in turn."""
+    """Five parts of three files, run.json, the listing, three results: 20 renames; stop at each in turn."""
     real, unlink = os.replace, Path.unlink
-    for moment in range(1, 25):
+    for moment in range(1, 26):
         out = tmp_path / str(moment)
         renames = 0
 
@@ -87,8 +87,8 @@ def test_stopped_before_any_write_or_rename(
         if completed:
             break
         assert run.session.parts_found + run.session.parts_done == 5
-        assert run.session.parts_done < 5 or moment <= 4
-    assert moment > 19
+        assert run.session.parts_done < 5 or moment <= 5
+    assert moment > 20
 
 
 def test_a_complete_run_does_nothing(
@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_clear_error(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(QScoreError, match=r"cannot write .*run.json: No space left"):
+        with pytest.raises(QScoreError, match=r"cannot write .*listing.txt.zst: No space left"):
             run_it(folder, encoder, tmp_path)
     run_it(folder, encoder, tmp_path)
     assert tables_of(tmp_path) == alone

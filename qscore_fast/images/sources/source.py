@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from qscore_fast.errors import ImageError
+from qscore_fast.images.sources.listing import listed_hash
 
 MAX_IMAGE_BYTES = 256 * 2**20
 """No encoded image is larger; what claims to be is a sample with an error."""
@@ -107,10 +107,7 @@ def is_url(name: str) -> bool:
 
 def manifest_hash(lines: Iterable[tuple[str, int]]) -> str:
     """SHA-256 (hex) over names and sizes in bytes (-1 where unknown), in order."""
-    digest = hashlib.sha256()
-    for name, size in lines:
-        digest.update(b"%s\0%d\n" % (name.encode("utf-8", "surrogatepass"), size))
-    return digest.hexdigest()
+    return listed_hash(lines)
 
 
 def runs(total: int, size: int) -> Iterator[range]:
