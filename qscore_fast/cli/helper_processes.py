@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
+from typing import IO
 
 from qscore_fast.cli.terminal import say
 from qscore_fast.errors import SettingsError
 
 STOP_SECONDS = 8.0
+LAST_LINES, LAST_BYTES = 5, 4096
+"""Of what a helper said, shown where it failed."""
+
+# What this process does before the others begin, wherever it was told to: the last word is these.
+_NOT_THEIRS = {"overwrite": False, "retry_errors": False}
+
+
+@dataclass
+class _Helper:
+    """A process that was started, and the file with what it says."""
+
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]
+    reported: bool = False
+
+    def failed(self) -> bool:
+        """Whether it has ended otherwise than well, or as it was told to."""
+        return self.process.poll() not in (None, 0, 143, -signal.SIGTERM)
+
+    def last_lines(self) -> list[str]:
+        """The end of what it said."""
+        end = self.said.seek(0, os.SEEK_END)
+        self.said.seek(max(0, end - LAST_BYTES))
+        lines = self.said.read().decode(errors="backslashreplace").splitlines()
+        return [line for line in lines if line.strip()][-LAST_LINES:]
 
 
 class HelperProcesses:
@@ -41,11 +70,10 @@ class HelperProcesses:
                 f"processes = {processes} shares the GPUs out by itself and contradicts device = "
                 f"{device}: give --device cuda, or leave it out"
             )
-        # Overwriting is this process's to do, before the others begin.
-        self._arguments = [word for word in arguments if word != "--overwrite"]
+        self._arguments = list(arguments)
         self._num_helpers = processes - 1
         self._device = device
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._helpers: list[_Helper] = []
         self.workers = workers
         if processes > 1:
             self._take_share(processes)
@@ -55,21 +83,35 @@ class HelperProcesses:
         with _sigterm_later():  # a process that is started and not yet listed would be forgotten
             self._start()
 
+    def report_failures(self) -> None:
+        """Say of each helper that failed since the last look how it ended, and what it said last."""
+        for number, helper in enumerate(self._helpers, 1):
+            if not helper.failed() or helper.reported:
+                continue
+            helper.reported = True
+            say(
+                f"helper process {number} of {len(self._helpers)} ended with exit code "
+                f"{helper.process.returncode}; what it leaves is done here. It said last:"
+            )
+            for line in helper.last_lines() or ["nothing"]:
+                say(f"    {line.removeprefix('qscore: ')}")
+
     def _start(self) -> None:
         for number in range(1, self._num_helpers + 1):
-            self._running.append(
-                subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "qscore_fast.cli"),
-                        *self._arguments,
-                        *("--processes", "1", "--workers", str(self.workers)),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, **self._environment(number)},
-                )
+            said = tempfile.TemporaryFile()  # noqa: SIM115, open for as long as the helper lives
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "qscore_fast.cli"),
+                    *self._arguments,
+                    *("--processes", "1", "--workers", str(self.workers)),
+                    *("--config", json.dumps(_NOT_THEIRS)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env={**os.environ, **self._environment(number)},
             )
+            self._helpers.append(_Helper(process, said))
         self._num_helpers = 0
 
     def __enter__(self) -> HelperProcesses:
@@ -81,21 +123,20 @@ class HelperProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in self._running:
-            if process.poll() is None:
-                process.terminate()
-        for process in self._running:
+        running = [helper for helper in self._helpers if helper.process.poll() is None]
+        for helper in running:
+            helper.process.terminate()
+        for helper in running:
             try:
-                process.wait(STOP_SECONDS)
+                helper.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        failed = [p.returncode for p in self._running if p.returncode not in (0, 143, -15)]
-        if failed and kind is None:
-            say(
-                f"{len(failed)} of {len(self._running)} helper processes ended with exit code "
-                f"{', '.join(map(str, failed))}; what they left was done here"
-            )
+                helper.process.kill()
+                helper.process.wait()
+                helper.reported = True
+        if kind is None:
+            self.report_failures()
+        for helper in self._helpers:
+            helper.said.close()
 
     def _take_share(self, processes: int) -> None:
         """Leave the others their part of the cores and, where there are several GPUs, theirs."""

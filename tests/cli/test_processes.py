@@ -13,7 +13,8 @@ import pytest
 from command import finish, qscore, start
 from run_tables import tables_of
 
-from qscore_fast.cli import main
+from qscore_fast.cli import helper_processes, main
+from qscore_fast.cli.parser import build_parser
 
 FILES = ("scores.parquet", "errors.parquet", "features.npz")
 
@@ -72,6 +73,69 @@ def test_helpers_end_with_the_process_that_is_stopped(
     process.send_signal(signal.SIGTERM)
     assert finish(process).returncode == 143
     assert not Path(f"/proc/{helpers[0]}").exists()
+
+
+def take_for_helpers(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Let a shell script stand in for the helpers' Python, and come to its end."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(helper_processes.sys, "executable", str(path))
+    monkeypatch.setattr(helper_processes.subprocess.Popen, "terminate", lambda self: self.wait())
+
+
+@pytest.mark.parametrize("how", ["option", "file", "text"])
+def test_helpers_neither_overwrite_nor_retry_however_this_was_asked_for(
+    tmp_path: Path, images: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (tmp_path / "settings.yaml").write_text("overwrite: true\nretry_errors: true\nlower: 40\n")
+    more = {
+        "option": ("--overwrite", "--retry-errors", "--lower", "40"),
+        "file": ("--config", tmp_path / "settings.yaml"),
+        "text": ("--config", '{"overwrite": true, "retry_errors": true, "lower": 40}'),
+    }[how]
+    words = tmp_path / "words"
+    script = f'for word in "$@"; do printf "%s\\0" "$word"; done > {words}'
+    take_for_helpers(monkeypatch, tmp_path, script)
+    given = command(images / "bag", checkpoint, tmp_path / "out", "--processes", 2, *more)
+    assert main([str(w) for w in given]) == 0
+    heard = words.read_text().split("\0")[:-1]
+    assert heard[:2] == ["-m", "qscore_fast.cli"]
+    options = build_parser().parse_args(heard[2:]).score
+    assert not options.overwrite and not options.retry_errors
+    assert (options.lower, options.processes, options.unit_size) == (40, 1, 8)
+    assert options.out == str(tmp_path / "out")
+
+
+def test_a_helper_that_fails_says_why(
+    tmp_path: Path, images: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its process is another program, which cannot do what it was told."""
+    script = (
+        "for n in 1 2 3 4 5 6; do echo line $n >&2; done\n"
+        "printf 'qscore: error: no room\\033[31m\\n' >&2\nexit 2"
+    )
+    monkeypatch.setattr(helper_processes.sys, "executable", program(tmp_path, script))
+    assert (
+        main(
+            [
+                str(w)
+                for w in command(images / "bag", checkpoint, tmp_path / "out", "--processes", 2)
+            ]
+        )
+        == 0
+    )
+    said = capsys.readouterr().err.splitlines()
+    start = said.index(
+        "qscore: helper process 1 of 1 ended with exit code 2; what it leaves is done here. It said "
+        "last:"
+    )
+    assert said[start + 1 : start + 6] == [
+        *(f"qscore:     line {number}" for number in (3, 4, 5, 6)),
+        "qscore:     error: no room\\x1b[31m",
+    ]
+    assert sum("helper process" in line for line in said) == 1
 
 
 @pytest.mark.parametrize(
