@@ -124,6 +124,7 @@ def _score(options: Namespace) -> None:
 
     def show(state: Progress) -> None:
         helpers.start()  # the run exists now: they can join it
+        helpers.report_failures()
         progress(state)
 
     try:
