@@ -28,7 +28,13 @@ from qscore_fast.cli.probe_command import probe
 from qscore_fast.cli.report_command import report
 from qscore_fast.cli.serve_command import serve
 from qscore_fast.cli.source_options import source_from
-from qscore_fast.cli.terminal import ProgressPrinter, print_result, say, summary_lines
+from qscore_fast.cli.terminal import (
+    ProgressPrinter,
+    print_result,
+    say,
+    summary_lines,
+    warnings_said,
+)
 from qscore_fast.errors import ErrorRateError, QScoreError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -128,7 +134,7 @@ def _score(options: Namespace) -> None:
         progress(state)
 
     try:
-        with helpers:
+        with helpers, warnings_said():
             run = score(
                 source,
                 encoder_from(options, "cpu" if options.engine == "ray" else None),

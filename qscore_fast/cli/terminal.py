@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +27,22 @@ def escaped(text: str) -> str:
 def say(text: str) -> None:
     """One line for a person, on stderr, where it cannot mix with results."""
     print(f"qscore: {escaped(text)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """A RuntimeWarning in the block is one line like any other, without Python's line of source."""
+    with warnings.catch_warnings():
+        elsewhere = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, RuntimeWarning):
+                say(f"warning: {message}")
+            else:
+                elsewhere(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_result(content: Any, lines: Iterable[str], as_json: bool) -> None:
