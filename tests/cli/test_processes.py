@@ -116,16 +116,9 @@ def test_a_helper_that_fails_says_why(
         "for n in 1 2 3 4 5 6; do echo line $n >&2; done\n"
         "printf 'qscore: error: no room\\033[31m\\n' >&2\nexit 2"
     )
-    monkeypatch.setattr(helper_processes.sys, "executable", program(tmp_path, script))
-    assert (
-        main(
-            [
-                str(w)
-                for w in command(images / "bag", checkpoint, tmp_path / "out", "--processes", 2)
-            ]
-        )
-        == 0
-    )
+    take_for_helpers(monkeypatch, tmp_path, script)
+    given = command(images / "bag", checkpoint, tmp_path / "out", "--processes", 2)
+    assert main([str(w) for w in given]) == 0
     said = capsys.readouterr().err.splitlines()
     start = said.index(
         "qscore: helper process 1 of 1 ended with exit code 2; what it leaves is done here. It said "
