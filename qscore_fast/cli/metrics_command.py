@@ -25,6 +25,8 @@ examples:
   qscore score photos/ --encoder encoder.pt --out runs/a --embeddings npy
   qscore metrics runs/a
   qscore metrics runs/a --clid --json
+  qscore score photos/ --encoder encoder.pt --view flip --out runs/a-flip --embeddings npy
+  qscore metrics runs/a --views runs/a-flip
 
 docs/measures.md says what each is, which convention is meant and what to beware of.""",
     )
@@ -34,6 +36,15 @@ docs/measures.md says what each is, which convention is meant and what to beware
         "--clid",
         action="store_true",
         help="add cluster learnability, intrinsic dimension and CLID of the sample (takes scikit-learn)",
+    )
+    add(
+        "--views",
+        metavar="RUN",
+        type=str,
+        nargs="+",
+        default=[],
+        help="runs of other views of the same images (score --view), joined on the sample id: adds LiDAR and "
+        "alignment",
     )
     add(
         "--max-rows",
@@ -52,6 +63,7 @@ def metrics(options: Namespace) -> None:
 
     report = measure_run(
         options.run,
+        views=options.views or None,
         clid=options.clid,
         max_rows=options.max_rows,
         seed=options.seed,

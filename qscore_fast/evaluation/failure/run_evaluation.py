@@ -95,7 +95,8 @@ def evaluate_run(
         correct: a Parquet or CSV file with sample_id and correct, or sample_id, label and prediction; or a
             :func:`fitted_probe` of this run.
         reference: the run of the reference set for kNN, Mahalanobis and PCA; by default ``run``.
-        views: runs of other views of the same images, for consistency.
+        views: runs of other views of the same images, for consistency. An image that a view lacks is left
+            out of the whole evaluation, so that all scores rank the same images; a note counts them.
         columns: numeric columns of the file to evaluate as scores; higher means more trusted.
         logits: an ``.npy`` file (rows of the file, classes) with a probe's logits, for the bound.
         subset: evaluate the images that both sides have, instead of refusing when one has more.
@@ -128,6 +129,7 @@ def evaluate_run(
         views=[_opened(view) for view in views],
         settings=settings,
     )
+    scored, rows = _in_all_views(found.scores, scored, rows)
     taken = sorted(set(given) & set(found.scores))
     if taken:
         raise SettingsError(
@@ -148,6 +150,18 @@ def evaluate_run(
 
 def _opened(run: str | os.PathLike[str] | ScoreRun) -> ScoreRun:
     return run if isinstance(run, ScoreRun) else ScoreRun(run)
+
+
+def _in_all_views(
+    scores: dict[str, np.ndarray], scored: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Without the images that a view lacks."""
+    if "consistency" not in scores:
+        return scored, rows
+    whole = ~np.isnan(scores["consistency"][scored])
+    if not whole.any():
+        raise SettingsError("no image to evaluate is in all views: score the same images for each")
+    return scored[whole], rows[whole]
 
 
 def _of_probe(name: str) -> Rival:

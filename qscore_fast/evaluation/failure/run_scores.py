@@ -20,6 +20,7 @@ from qscore_fast.evaluation.failure.neighbours import (
 )
 from qscore_fast.evaluation.failure.row_scores import gini, hoyer, v1_score
 from qscore_fast.evaluation.failure.view_consistency import consistency
+from qscore_fast.evaluation.joined_views import JoinedViews
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.store import Store
@@ -65,7 +66,8 @@ class RunScores:
     """What a run's store can say.
 
     Attributes:
-        scores: (n,) by name, in the order of ``ScoreRun.scores()``; higher means more trusted.
+        scores: (n,) by name, in the order of ``ScoreRun.scores()``; higher means more trusted. Only
+            ``consistency`` may be NaN: for an image that a view lacks.
         notes: what was left out, and why.
     """
 
@@ -132,7 +134,7 @@ def scores_of_run(
         found["gini"] = torch.cat([gini(block) for block in _blocks(run, settings.device)])
         found |= _against_reference(run, reference, settings, notes)
         if views:
-            found["consistency"] = _consistency(run, views, settings.device)
+            found["consistency"] = _consistency(run, views, settings.device, notes)
     return RunScores({name: s.double().cpu().numpy() for name, s in found.items()}, notes)
 
 
@@ -202,16 +204,17 @@ def _activations(store: Store) -> tuple[Tensor, Tensor, int]:
     return torch.from_numpy(z), torch.from_numpy(activation), int(np.sum(z == eps))
 
 
-def _consistency(run: ScoreRun, views: Sequence[ScoreRun], device: str | torch.device) -> Tensor:
-    ids = run.scores()["sample_id"].combine_chunks()
-    for view in views:
-        if not view.scores()["sample_id"].combine_chunks().equals(ids):
-            raise SettingsError(
-                f"the run in {view.path} has not the same scored images in the same order as {run.path}: "
-                "score the same source, transformed, for each view"
-            )
-    blocks = [_blocks(r, device, QUERIES) for r in (run, *views)]
-    return torch.cat([consistency(list(group)) for group in zip(*blocks, strict=True)])
+def _consistency(
+    run: ScoreRun, views: Sequence[ScoreRun], device: str | torch.device, notes: list[str]
+) -> Tensor:
+    """NaN for an image that a view lacks."""
+    joined = JoinedViews.of(run, views)
+    notes += joined.notes()
+    found = torch.full((len(run.scores()),), torch.nan)
+    parts = (torch.from_numpy(block).to(device).float() for block in joined.blocks())
+    same = torch.cat([consistency(list(part.unbind(1))) for part in parts])
+    found[torch.from_numpy(joined.rows[0])] = same.cpu()
+    return found
 
 
 def _blocks(run: ScoreRun, device: str | torch.device, rows: int = QUERIES) -> Iterator[Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.joined_views import JoinedViews
 from qscore_fast.evaluation.measures import directional, spectral
 from qscore_fast.evaluation.measures.alignment import Alignment
 from qscore_fast.evaluation.measures.cluster_learnability import clid_measures
@@ -22,13 +23,15 @@ from qscore_fast.evaluation.measures.row_sample import MAX_ROWS, RowSample
 from qscore_fast.evaluation.measures.uniformity import uniformity
 from qscore_fast.scoring import ScoreRun
 
-Source = str | os.PathLike[str] | ScoreRun | Array | Iterable[Array]
+Run = str | os.PathLike[str] | ScoreRun
+Opened = ScoreRun | Array | Iterable[Array]
+Source = str | os.PathLike[str] | Opened
 
 
 def measure_run(
     source: Source,
     *,
-    views: Iterable[Array] | None = None,
+    views: Iterable[Array] | Sequence[Run] | None = None,
     clid: bool = False,
     max_rows: int = MAX_ROWS,
     seed: int = 0,
@@ -45,7 +48,10 @@ def measure_run(
     Args:
         source: the folder of a run that was scored with embeddings, its ScoreRun, one array (n, r), or an
             iterable of such arrays, all of one r; tensors or NumPy arrays.
-        views: arrays (n, q, r) of q >= 2 augmented views of each sample, for ``lidar`` and ``alignment``.
+        views: for ``lidar`` and ``alignment``: arrays (n, q, r) of q >= 2 augmented views of each sample. Or,
+            where ``source`` is a run, runs of other views of its images (``--view``), joined on the sample
+            id; the run itself is one of the views then. Images that a view lacks are left out of these two
+            measures, and a note counts them.
         clid: whether to add ``cluster_learnability``, ``intrinsic_dimension`` and ``clid`` of the sample,
             which takes scikit-learn.
         max_rows: rows in the sample that uniformity and CLID are made from; they are exact up to that.
@@ -57,10 +63,12 @@ def measure_run(
 
     Raises:
         StoreError: no complete run there, or one without embeddings.
-        SettingsError: no arrays, or shapes that differ in r.
+        SettingsError: no arrays, shapes that differ in r, or views that are not of the run's images.
         MissingExtraError: ``clid`` without scikit-learn.
     """
-    parts, again = _parts(source)
+    given = ScoreRun(source) if isinstance(source, str | os.PathLike) else source
+    joined = _joined(given, views)
+    parts, again = _parts(given)
     moments: RepresentationMoments | None = None
     sample: RowSample | None = None
     for part in parts():
@@ -96,8 +104,12 @@ def measure_run(
         "sparsity_l0": directional.sparsity_l0(moments),
         "sparsity_l1": directional.sparsity_l1(moments),
     }
-    if views is not None:
-        measures.update(_of_views(views, moments.num_features, delta))
+    notes = _notes(moments)
+    if joined is not None:
+        measures.update(_of_views(joined.blocks(), moments.num_features, delta))
+        notes += joined.notes()
+    elif views is not None:
+        measures.update(_of_views(_arrays(views), moments.num_features, delta))
     if clid:
         measures.update(clid_measures(sample, seed))
     return MeasureReport(
@@ -107,14 +119,32 @@ def measure_run(
         num_invalid=moments.num_invalid,
         measures=measures,
         passes=1 + again,
-        notes=_notes(moments),
+        notes=notes,
     )
 
 
-def _parts(source: Source) -> tuple[Callable[[], Iterable[Array]], bool]:
+def _joined(source: Source, views: Iterable[Array] | Sequence[Run] | None) -> JoinedViews | None:
+    """Runs of views, joined with that of the images; None where views are arrays, or there are none."""
+    if not isinstance(views, list | tuple) or not any(_is_run(view) for view in views):
+        return None
+    if not isinstance(source, ScoreRun) or not all(_is_run(view) for view in views):
+        raise SettingsError("views are runs where the source is a run, otherwise arrays (n, q, r)")
+    return JoinedViews.of(source, views)
+
+
+def _is_run(view: object) -> bool:
+    return isinstance(view, str | os.PathLike | ScoreRun)
+
+
+def _arrays(views: Iterable[Array] | Sequence[Run]) -> Iterator[Array]:
+    for view in views:
+        if not isinstance(view, torch.Tensor | np.ndarray):
+            raise SettingsError(f"a view is a {type(view).__name__}: give arrays (n, q, r)")
+        yield view
+
+
+def _parts(source: Opened) -> tuple[Callable[[], Iterable[Array]], bool]:
     """What gives the arrays, and whether it can give them twice."""
-    if isinstance(source, str | os.PathLike):
-        source = ScoreRun(source)
     if isinstance(source, ScoreRun):
         return source.iter_embeddings, True
     if isinstance(source, torch.Tensor | np.ndarray):
