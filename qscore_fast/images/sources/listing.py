@@ -37,7 +37,8 @@ class ListedHash(str):
 def listed_hash(lines: Iterable[tuple[str, int]]) -> ListedHash:
     """SHA-256 (hex) over names and sizes in bytes (-1 where unknown), in order, with the listing.
 
-    A name that is itself a :class:`ListedHash` is listed by what it stands for.
+    A name that is itself a :class:`ListedHash` is listed by what it stands for, and what is beside it as the
+    choice of samples.
     """
     digest, recorder = hashlib.sha256(), _Recorder()
     rest = iter(lines)
@@ -49,7 +50,7 @@ def listed_hash(lines: Iterable[tuple[str, int]]) -> ListedHash:
                 if isinstance(name, ListedHash) and (inner := _Listing.read(name.listing)).is_full:
                     recorder.add([b"%s\n" % each for each in inner.lines()])
                 else:
-                    recorder.add([line])
+                    recorder.add([b"the choice of samples\0" + line])
         else:
             recorder.add(encoded)
     found = ListedHash(digest.hexdigest())
@@ -99,7 +100,7 @@ def _first_difference(old: _Listing, new: _Listing) -> str:
         if one != other:
             entry = number * _CHUNK * _CHUNKS_A_BLOCK + 1
             return (
-                f"{count}the first difference is after entry {entry:,}, where {_shown(one[1])} to "
+                f"{count}the first difference is at or after entry {entry:,}, where {_shown(one[1])} to "
                 f"{_shown(one[2])} has become {_shown(other[1])} to {_shown(other[2])}"
             )
     last = (old if len(old.blocks) < len(new.blocks) else new).blocks[-1][2]
