@@ -121,13 +121,13 @@ def open_file(filesystem: Any, path: str) -> BinaryIO:
     return io.BufferedReader(_RetryingStream(stream), 2**20)
 
 
-def list_files(location: str, ending: str) -> tuple[Any, list[ListedFile], int]:
+def list_files(location: str, *endings: str) -> tuple[Any, list[ListedFile], int]:
     """The files that a path, pattern or URL names, sorted by their names' bytes.
 
     Args:
         location: a file, a folder (its files at any depth that end so), or a pattern with ``*``, ``?``,
             ``[...]`` or ``**``. Hidden files are passed over; links to folders are not followed.
-        ending: of the files of a folder, lower case, with its dot.
+        endings: of the files of a folder, lower case, with their dots.
 
     Returns:
         The fsspec file system (None: the local disk), the files, and how many others a folder holds.
@@ -138,10 +138,11 @@ def list_files(location: str, ending: str) -> tuple[Any, list[ListedFile], int]:
     """
     filesystem, path = filesystem_of(location) if is_url(location) else (None, location)
     entries = _remote(filesystem, path, location) if filesystem else _local(path)
+    wanted_ends = tuple(ending.encode() for ending in endings)
     wanted, others = [], 0
     for entry in entries:
         last = entry.name.rpartition(b"/")[2].lower()
-        if last.startswith(b".") or not (last.endswith(ending.encode()) or entry.path == path):
+        if last.startswith(b".") or not (last.endswith(wanted_ends) or entry.path == path):
             others += 1
         else:
             wanted.append(entry)

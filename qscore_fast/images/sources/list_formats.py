@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as python_csv
 import difflib
 import gzip
+import io
 import json
 import os
 import stat
@@ -12,13 +13,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
 from qscore_fast.errors import SourceError
+from qscore_fast.images.sources.file_systems import open_binary
+from qscore_fast.images.sources.source import is_url
 
 PATH_COLUMNS = ("path", "filepath", "file_path", "filename", "file_name", "image")
 LABEL_COLUMNS = ("label",)
@@ -67,6 +70,10 @@ Found = tuple[Columns | None, Iterator[Row | Blank]]
 def open_list(name: str, asked: Columns) -> Iterator[Found]:
     """The columns of a list (None for .txt) and its rows, read as they are asked for.
 
+    Args:
+        name: a local path or a URL.
+        asked: the columns asked for.
+
     Raises:
         SourceError: missing, unreadable, damaged, of another format, or without the column.
     """
@@ -80,9 +87,7 @@ def open_list(name: str, asked: Columns) -> Iterator[Found]:
             ".gz), or a .parquet"
         )
     try:
-        if not stat.S_ISREG(os.stat(name).st_mode):
-            raise SourceError(f"{name} is no regular file: give a list of files, one path a line")
-        with gzip.open(name) if packed else open(name, "rb") as file:
+        with _opened(name) as content, _unpacked(content) if packed else content as file:
             if file.peek(2)[:2] in _UTF16:
                 raise SourceError(f"{name} is UTF-16 text: save it as UTF-8")
             yield rows(file, name, asked)
@@ -91,6 +96,18 @@ def open_list(name: str, asked: Columns) -> Iterator[Found]:
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
         raise SourceError(f"cannot read the list {name}: {reason}") from error
+
+
+def _opened(name: str) -> io.BufferedReader:
+    if is_url(name):
+        return io.BufferedReader(cast(io.RawIOBase, open_binary(name)))
+    if not stat.S_ISREG(os.stat(name).st_mode):
+        raise SourceError(f"{name} is no regular file: give a list of files, one path a line")
+    return open(name, "rb")
+
+
+def _unpacked(content: IO[bytes]) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=content, mode="rb")
 
 
 def _text(file: IO[bytes], name: str, asked: Columns) -> Found:

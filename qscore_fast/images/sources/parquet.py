@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qscore_fast.errors import SourceError
-from qscore_fast.images.sources.file_systems import list_files, open_file
+from qscore_fast.images.sources.file_patterns import matching_files
+from qscore_fast.images.sources.file_systems import open_file
 from qscore_fast.images.sources.image_columns import ImageColumns
 from qscore_fast.images.sources.table_source import Table, TableSource
 
@@ -34,8 +35,8 @@ class ParquetSource(TableSource):
     footer is one sample with an error, whose id is the file's name: it does not stop a run.
 
     Args:
-        location: a file, a folder (all ``.parquet`` below it), a pattern with ``*`` or ``**``, or a URL of
-            any of these on a file system that fsspec knows.
+        location: a file, a folder (all ``.parquet`` below it), a pattern with ``*``, ``**`` or braces
+            (``{000..146}``, ``{a,b}``), or a URL of any of these on a file system that fsspec knows.
         column: with the images; by default the only column of bytes, or the one that is named ``image``,
             ``img``, ``bytes``, ``jpg``, ``jpeg``, ``png`` or ``webp``.
         label_column: by default ``label``, ``labels``, ``cls`` or ``class``, if there is one. Hugging Face's
@@ -58,7 +59,7 @@ class ParquetSource(TableSource):
         id_column: str | None = None,
     ) -> None:
         name = os.fspath(location)
-        _, files, num_ignored = list_files(name, ".parquet")
+        _, files, num_ignored = matching_files(name, ".parquet")
         if not files:
             raise SourceError(f"no Parquet file in {name} (.parquet, at any depth)")
         super().__init__(name, files, num_ignored, column, label_column, id_column)

@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 
 from qscore_fast.errors import ImageError, SourceError, UnavailableError
 from qscore_fast.images.sample_id import sample_id_of_path
+from qscore_fast.images.sources.fetch import read_object
 from qscore_fast.images.sources.file_systems import (
     ListedFile,
     filesystem_of,
     listed_file,
     listing,
-    open_file,
-    with_retries,
 )
 from qscore_fast.images.sources.folder import EXTENSIONS
 from qscore_fast.images.sources.ignored_files import IgnoredFiles
@@ -138,23 +137,6 @@ class RemoteFolderSource:
         if len(content) > MAX_IMAGE_BYTES:
             raise ImageError(f"it is above the limit of {MAX_IMAGE_BYTES:,} bytes", "read")
         return content
-
-
-def read_object(filesystem: Any, path: str, size: int) -> bytes:
-    """An object's content, its expected size -1 where unknown.
-
-    Up to one byte more than is expected, so that neither growth nor a false size fills memory.
-
-    Raises:
-        OSError, UnavailableError: as ``with_retries``.
-    """
-    if size > 0:
-        return bytes(with_retries(lambda: filesystem.cat_file(path, start=0, end=size + 1)))
-    if size == 0:
-        # A range of an empty object is an error to some stores.
-        return b"" if not with_retries(lambda: filesystem.size(path)) else b"\0"
-    with open_file(filesystem, path) as stream:
-        return stream.read(MAX_IMAGE_BYTES + 1)
 
 
 def top_level(url: str) -> list[dict[str, Any]]:

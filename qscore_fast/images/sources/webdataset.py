@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from typing import BinaryIO, ClassVar
 
-from qscore_fast.errors import ImageError, SourceError
+from qscore_fast.errors import ImageError
 from qscore_fast.images.sample_id import sample_id_of_path
-from qscore_fast.images.sources.brace_pattern import expand_braces
+from qscore_fast.images.sources.shard_list import list_shards
 from qscore_fast.images.sources.source import Sample, Unit, manifest_hash
 from qscore_fast.images.sources.tar_members import (
     Member,
     OpenBinary,
     content,
     members,
-    open_local,
     open_tar,
     skip,
 )
 from qscore_fast.images.sources.unique_ids import UniqueIds
 
-SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
 IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "jfif", "jpe", "apng", "dib")
 # What the manifests of runs have where the fields are not chosen.
 _MANIFEST_FIELDS = IMAGE_FIELDS[:5]
@@ -55,11 +52,12 @@ class WebDatasetSource:
 
     Args:
         pattern: a folder with shards at any depth (.tar, .tar.gz, .tgz; sorted by bytes), one shard, a
-            pattern like ``train-{000000..000146}.tar``, or a sequence of shards.
+            pattern like ``train-{000000..000146}.tar`` or ``train-*.tar``, a URL of any of these on a file
+            system that fsspec knows, or a sequence of shards.
         keys: fields that hold an image, the preferred ones first.
         label_key: the field that holds the label.
-        open_binary: opens a shard by its name, as a seekable binary stream; pickles. Other than the
-            default, ``pattern`` is no folder.
+        open_binary: opens a shard by its name, as a seekable binary stream; pickles. With one of your own
+            ``pattern`` has no folder and no wildcard. None: from the disk, or from the URL.
 
     Raises:
         SourceError: a shard is missing or cannot be read, there is none, or the braces are wrong.
@@ -72,22 +70,22 @@ class WebDatasetSource:
         pattern: str | os.PathLike[str] | Sequence[str],
         keys: Sequence[str] = IMAGE_FIELDS,
         label_key: str = "cls",
-        open_binary: OpenBinary = open_local,
+        open_binary: OpenBinary | None = None,
     ) -> None:
         self._keys = tuple(key.lower() for key in keys)
         self._label_key = label_key.lower()
-        self._open = open_binary
-        self._location, found = _shards(pattern, open_binary is open_local)
-        self._names = tuple(dict.fromkeys(found))
-        self._num_repeated = len(found) - len(self._names)
-        self._start = _common_start(self._names)
-        if isinstance(pattern, str | os.PathLike) and os.path.isdir(pattern):
-            self._start = len(os.path.join(pattern, ""))
-        sizes = _sizes(self._names, open_binary)
+        listed = list_shards(pattern, open_binary)
+        self._open = listed.open_binary
+        self._location = listed.location
+        self._names = tuple(listed.sizes)
+        self._notes = listed.notes
+        self._start = listed.start
         ids = (self._shard_id(index) for index in range(len(self._names)))
         fields = _MANIFEST_FIELDS if self._keys == IMAGE_FIELDS else self._keys
         choice = f"fields {' '.join(fields)}, label {self._label_key}"
-        self._hash = manifest_hash(chain([(choice, -1)], zip(ids, sizes, strict=True)))
+        self._hash = manifest_hash(
+            chain([(choice, -1)], zip(ids, listed.sizes.values(), strict=True))
+        )
         first = islice(chain.from_iterable(map(self.heads, self.units(1))), _PEEK)
         self._has_labels = any(sample.label is not None for sample in first)
 
@@ -114,7 +112,7 @@ class WebDatasetSource:
     @property
     def notes(self) -> dict[str, int]:
         """What was passed over."""
-        return {"shards named twice, read once": self._num_repeated}
+        return self._notes
 
     def units(self, size: int) -> Sequence[Unit]:
         """The shards; ``size`` is not used."""
@@ -240,70 +238,3 @@ def _json_label(data: bytes) -> str | None:
             # JSON can hold half a surrogate pair, which is no text.
             return _class_text(text.encode("utf-8", "surrogatepass"))
     return None
-
-
-def _shards(
-    pattern: str | os.PathLike[str] | Sequence[str], local: bool
-) -> tuple[str, Sequence[str]]:
-    """A location for people, and the shards' names."""
-    if not isinstance(pattern, str | os.PathLike):
-        if not pattern:
-            raise SourceError("no shards given: name at least one .tar")
-        more = f" and {len(pattern) - 1} more" if len(pattern) > 1 else ""
-        return f"{pattern[0]}{more}", list(pattern)
-    name = os.fspath(pattern)
-    if local and os.path.isdir(name):
-        return name, _in_folder(name)
-    if local and os.path.isfile(name):
-        return name, [name]
-    return name, expand_braces(name)
-
-
-def _in_folder(folder: str) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise SourceError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    found = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if name.lower().endswith(SHARD_EXTENSIONS) and not name.startswith(".")
-    ]
-    if not found:
-        raise SourceError(f"no shard in {folder} ({' '.join(SHARD_EXTENSIONS)}, at any depth)")
-    return sorted(found, key=os.fsencode)
-
-
-def _common_start(names: Sequence[str]) -> int:
-    """The length of the folder, with its slash, that all names share."""
-    folders = [name.replace(os.sep, "/").split("/")[:-1] for name in names]
-    shared = takewhile(
-        lambda pair: pair[0] == pair[1], zip(min(folders), max(folders), strict=False)
-    )
-    return sum(len(part) + 1 for part, _ in shared)
-
-
-def _sizes(names: Sequence[str], open_binary: OpenBinary) -> list[int]:
-    sizes = []
-    missing = []
-    for name in names:
-        try:
-            if open_binary is open_local:
-                status = os.stat(name)
-                if not stat.S_ISREG(status.st_mode):
-                    raise SourceError(f"{name} is not a regular file: a shard is a .tar")
-                sizes.append(status.st_size)
-            else:
-                with open_binary(name) as stream:
-                    sizes.append(stream.seek(0, os.SEEK_END))
-        except FileNotFoundError:
-            missing.append(name)
-        except (OSError, ValueError) as error:
-            if isinstance(error, SourceError):
-                raise
-            raise SourceError(f"cannot read the shard {name}: {error}") from error
-    if missing:
-        raise SourceError(
-            f"{len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
-        )
-    return sizes

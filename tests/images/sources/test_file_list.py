@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qscore_fast.errors import SourceError
+from qscore_fast.errors import ImageError, SourceError, UnavailableError
+from qscore_fast.images import open_source
+from qscore_fast.images.sources import fetch as fetch_module
 from qscore_fast.images.sources.file_list import FileListSource
 from qscore_fast.images.sources.packed_bytes import PackedBytes
 from qscore_fast.images.sources.repeats import Repeats
@@ -92,6 +96,78 @@ def test_same_manifest_for_the_same_entries_only(tmp_path: Path) -> None:
             FileListSource(write(tmp_path, "m.csv", content.replace(old, new))).manifest_hash
         )
     assert len(changed) == 4
+
+
+def test_the_manifest_has_the_sizes_of_the_files(tmp_path: Path) -> None:
+    """Else a run would be continued over other images; without sizes it is as it once was."""
+    path = write(
+        tmp_path, "l.csv", b"path,label\na.jpg,cat\nb.jpg,dog\nmissing.jpg,\nmemory://c.jpg,\n"
+    )
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"123")
+    lines = ["a.jpg\0a.jpg\0cat", "b.jpg\0b.jpg\0dog", "missing.jpg\0missing.jpg\0"]
+    lines.append("memory://c.jpg\0memory://c.jpg\0")
+
+    def by_hand(*sizes: int) -> str:
+        text = "".join(f"{line}\0{size}\n" for line, size in zip(lines, sizes, strict=True))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    assert FileListSource(path).manifest_hash == by_hand(3, 3, -1, -1)
+    assert FileListSource(path, sizes=False).manifest_hash == by_hand(-1, -1, -1, -1)
+    (tmp_path / "b.jpg").write_bytes(b"other")
+    assert FileListSource(path).manifest_hash == by_hand(3, 5, -1, -1)
+    assert open_source(path, sizes=False).manifest_hash == by_hand(-1, -1, -1, -1)
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv.gz", "l.parquet"])
+def test_lists_and_entries_behind_urls(tmp_path: Path, name: str) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/pictures/{n}.jpg": bytes([n]) * 100 for n in range(40)})
+    (tmp_path / "near.jpg").write_bytes(b"near")
+    rows = [f"memory://pictures/{n}.jpg" for n in range(39)]
+    rows[20:20] = [
+        "39.jpg",
+        "../pictures/0.jpg",
+        f"{tmp_path}/near.jpg",
+        "memory://pictures/no.jpg",
+    ]
+    if name == "l.parquet":
+        pq.write_table(pa.table({"path": rows}), tmp_path / name)
+    else:
+        header = "path\n" if "csv" in name else ""
+        write(tmp_path, name, (header + "\n".join(rows) + "\n").encode())
+    memory.pipe(f"/pictures/{name}", (tmp_path / name).read_bytes())
+    source = pickle.loads(pickle.dumps(open_source(f"memory://pictures/{name}")))
+    found = samples(source, 100)
+    assert [s.sample_id for s in found] == [
+        *(f"{n}.jpg" for n in range(20)),
+        "39.jpg", "../pictures/0.jpg", f"{tmp_path}/near.jpg", "no.jpg",
+        *(f"{n}.jpg" for n in range(20, 39)),
+    ]  # fmt: skip
+    contents = [s.content for s in found]
+    assert contents[:22] == [bytes([n]) * 100 for n in [*range(20), 39, 0]]
+    assert found[22].path == os.fsencode(tmp_path / "near.jpg")
+    assert "no such object" in str(found[23].error) and contents[24] == bytes([20]) * 100
+    local = samples(FileListSource(tmp_path / name, root="memory://pictures"), 100)
+    assert [(s.sample_id, s.content) for s in local] == [(s.sample_id, s.content) for s in found]
+    heads = list(source.heads(source.units(100)[0]))
+    assert [s.sample_id for s in heads] == [s.sample_id for s in found]
+
+
+def test_objects_that_are_the_reason_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Status(Exception):
+        def __init__(self, status: int) -> None:
+            self.status = status
+
+    def fail(filesystem: Any, path: str, size: int) -> bytes:
+        raise UnavailableError("failed 5 times") from Status(int(path.rpartition("/")[2]))
+
+    monkeypatch.setattr(fetch_module, "read_object", fail)
+    with pytest.raises(ImageError, match="HTTP status 403"):
+        fetch_module.fetch("memory://host/403")
+    for status in (429, 503):
+        with pytest.raises(UnavailableError, match=f"memory://host/{status}: failed 5 times"):
+            fetch_module.fetch(f"memory://host/{status}")
 
 
 def test_text_lines(tmp_path: Path) -> None:
@@ -191,7 +267,7 @@ def test_parquet_types(tmp_path: Path) -> None:
         ("l.txt", b"\n \r\n", None, "lists no file"),
         ("l.txt", b"a.jpg\n", "path", "has no columns, so no 'path'"),
         ("l.txt", "a.jpg\n".encode("utf-16"), None, "UTF-16"),
-        ("l.txt", b"a.jpg\ns3://bucket/b.jpg\n", None, "entry 2 .* is a URL, s3://bucket/b.jpg"),
+        ("l.txt", b"a.jpg\nnosuch://bucket/b.jpg\n", None, "cannot open nosuch://bucket/b.jpg"),
         ("l.txt", b"a\n" + b"x" * 70_000, None, "line 2 .* longer than 65,536 bytes"),
         ("l.csv", b"", None, "lists no file"),
         ("l.csv", b"path,label\n", None, "lists no file"),
@@ -213,7 +289,7 @@ def test_what_is_no_list(
 ) -> None:
     with pytest.raises(SourceError, match=reason) as caught:
         FileListSource(write(tmp_path, name, content), column)
-    assert name in str(caught.value)
+    assert name in str(caught.value) or "nosuch" in reason
     assert "\n" not in str(caught.value)
 
 
