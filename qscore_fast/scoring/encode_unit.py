@@ -1,24 +1,32 @@
-"""One work unit through the encoder and the kernels: images in, rows of a part out."""
+"""Work units through the encoder and the kernels: images in, rows of parts out."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import EncoderError, ImageError, SettingsError
-from qscore_fast.functional import sparse_activations
 from qscore_fast.images import Decoder, NvJpegDecoder, Source
-from qscore_fast.images.nvjpeg import INTERPOLATIONS, EncodedJpeg, decode_jpegs
+from qscore_fast.images.nvjpeg import INTERPOLATIONS, EncodedJpeg
+from qscore_fast.scoring.encoding_lane import EncodedBatch, InOrder, Lane, WhatToKeep, lane_of
 from qscore_fast.scoring.made_with import made_with
-from qscore_fast.scoring.part import NON_FINITE, OK, UNDECODABLE, PartRows
+from qscore_fast.scoring.part import UNDECODABLE, PartRows
 from qscore_fast.scoring.prefetch import Decoded
+from qscore_fast.scoring.unit_rows import Failure, UnitRows
+
+OnImages = Callable[[int, list[Failure]], None]
+"""Hears of progress: how many images more are done, and which of those have failed."""
+
+JPEG_BYTES = 2**28
+"""Of the JPEGs that wait for their batch to be full; more are decoded before it is."""
 
 
 def check_decoder(
@@ -77,175 +85,140 @@ class UnitEncoder:
         self.keep_embeddings = keep_embeddings
 
     def encode(
-        self, images: Iterator[Decoded | None], on_images: Callable[[int, int], None]
-    ) -> tuple[PartRows, dict[str, float]]:
-        """Take images up to the end of their unit; rows and seconds by stage.
+        self, images: Iterator[Decoded | None], on_images: OnImages
+    ) -> Iterator[tuple[PartRows, dict[str, float]]]:
+        """The rows of each unit and its seconds by stage, in order; a unit's images end with None.
 
-        ``on_images(done, failed)`` hears of each batch.
+        On a GPU a unit may be given back when the first batches of the next are on their way.
+
+        Raises:
+            EncoderError: a batch does not fit into memory.
         """
-        rows = _Rows(self.encoder.num_features, self.keep_embeddings)
-        seconds: dict[str, float] = defaultdict(float)
-        batch: list[tuple[int, Tensor | EncodedJpeg]] = []
-        unreported = failed = 0
+        keep = WhatToKeep(self.activation_eps, self.two_sided, self.keep_embeddings)
+        with ExitStack() as stack:
+            yield from _Encoding(self, lane_of(self.encoder, keep, stack), on_images).units(images)
+
+
+@dataclass
+class _Unit:
+    """A unit on its way, with the batch that is being filled.
+
+    Attributes:
+        encoding: batches whose results are not there yet.
+        ended: whether all of its images have come.
+    """
+
+    rows: UnitRows
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    batch: list[tuple[int, Tensor | EncodedJpeg]] = field(default_factory=list)
+    jpeg_bytes: int = 0
+    encoding: int = 0
+    ended: bool = False
+
+
+class _Encoding:
+    """One call of ``UnitEncoder.encode``."""
+
+    def __init__(self, unit_encoder: UnitEncoder, lane: Lane, on_images: OnImages) -> None:
+        self._of = unit_encoder
+        self._lane = lane
+        self._in_order = InOrder(lane)
+        self._on_images = on_images
+        self._units: deque[_Unit] = deque()
+        self._owners: deque[_Unit] = deque()
+        self._done = 0
+        self._failures: list[Failure] = []
+
+    def units(
+        self, images: Iterator[Decoded | None]
+    ) -> Iterator[tuple[PartRows, dict[str, float]]]:
+        """See ``UnitEncoder.encode``."""
         while True:
             start = time.perf_counter()
-            decoded = next(images)
-            seconds["wait_for_decoding"] += time.perf_counter() - start
-            if decoded is not None:
-                seconds["decode"] += decoded.seconds
-                unreported += 1
-                row = rows.start(decoded.sample_id, decoded.label)
-                if isinstance(decoded.image, ImageError):
-                    rows.fail(row, UNDECODABLE, decoded.image.stage, str(decoded.image))
-                    failed += 1
-                else:
-                    batch.append((row, decoded.image))
-            if len(batch) == self.batch_size or (decoded is None and batch):
-                failed += self._encode_batch(batch, rows, seconds)
-                batch = []
-                on_images(unreported, failed)
-                unreported = failed = 0
-            if decoded is None:
+            decoded = next(images, _END)
+            waited = time.perf_counter() - start
+            if decoded is _END:
                 break
-        if unreported:
-            on_images(unreported, failed)
-        made = made_with(self.encoder, self.batch_size)
-        return replace(rows.finish(), made_with=made), dict(seconds)
+            if not self._units or self._units[-1].ended:
+                self._units.append(
+                    _Unit(UnitRows(self._of.encoder.num_features, self._of.keep_embeddings))
+                )
+            unit = self._units[-1]
+            unit.seconds["wait_for_decoding"] += waited
+            if decoded is None:
+                unit.ended = True
+            else:
+                self._take(unit, decoded)
+            if len(unit.batch) == self._of.batch_size or (unit.ended and unit.batch):
+                self._encode(unit)
+            elif self._done >= self._of.batch_size:
+                self._report()
+            yield from self._finished()
+        self._add_results(self._in_order.finish())
+        yield from self._finished()
 
-    def _encode_batch(
-        self,
-        batch: list[tuple[int, Tensor | EncodedJpeg]],
-        rows: _Rows,
-        seconds: dict[str, float],
-    ) -> int:
-        """Encode, keep what is finite, and say how many images failed."""
-        start = time.perf_counter()
+    def _take(self, unit: _Unit, decoded: Decoded) -> None:
+        unit.seconds["decode"] += decoded.seconds
+        row = unit.rows.start(decoded.sample_id, decoded.label)
+        if isinstance(decoded.image, ImageError):
+            self._fail(unit, row, decoded.image)
+            return
+        unit.batch.append((row, decoded.image))
+        if isinstance(decoded.image, EncodedJpeg):
+            unit.jpeg_bytes += len(decoded.image.content)
+            if unit.jpeg_bytes > JPEG_BYTES:
+                self._decode_early(unit)
+
+    def _decode_early(self, unit: _Unit) -> None:
+        unit.batch, undecodable = self._lane.decode(unit.batch)
+        unit.jpeg_bytes = 0
+        for row, error in undecodable:
+            self._fail(unit, row, error)
+
+    def _fail(self, unit: _Unit, row: int, error: ImageError) -> None:
+        self._done += 1
+        self._failures.append(unit.rows.fail(row, UNDECODABLE, error.stage, str(error)))
+
+    def _encode(self, unit: _Unit) -> None:
+        batch, unit.batch, unit.jpeg_bytes = unit.batch, [], 0
+        unit.encoding += 1
+        self._owners.append(unit)
+        self._add_results(self._in_order.push(batch))
+
+    def _add_results(self, results: Iterator[EncodedBatch]) -> None:
+        while (result := self._next(results)) is not None:
+            unit = self._owners.popleft()
+            start = time.perf_counter()
+            self._failures += unit.rows.add(result)
+            unit.encoding -= 1
+            for stage, taken in result.seconds.items():
+                unit.seconds[stage] += taken
+            unit.seconds["activations"] += time.perf_counter() - start
+            self._done += len(result.rows) + len(result.undecodable)
+            self._report()
+
+    def _next(self, results: Iterator[EncodedBatch]) -> EncodedBatch | None:
         try:
-            encoded_rows, pixels = self._pixels(batch, rows)
-            decoded = time.perf_counter()
-            if not encoded_rows:
-                return len(batch)
-            h = self.encoder(self.encoder.preprocess.normalise(pixels))
+            return next(results, None)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise EncoderError(
-                f"out of memory with {len(batch)} images a batch on {self.encoder.device}: "
+                f"out of memory with {self._of.batch_size} images a batch on {self._of.encoder.device}: "
                 "take a smaller batch_size (--batch-size); the finished parts stay"
             ) from error
-        encoded = time.perf_counter()
-        sparse = sparse_activations(h, self.activation_eps, two_sided=self.two_sided)
-        offsets, feature, value, *stats = (column.cpu() for column in sparse)
-        columns = torch.stack(stats, dim=1).float()
-        # The standard deviation of a single feature is undefined; that makes the image no failure.
-        finite = (columns[:, 0] + columns[:, 2] + columns[:, 3]).isfinite()
-        rows.add(
-            encoded_rows,
-            finite.numpy(),
-            columns.numpy(),
-            offsets.diff().numpy(),
-            feature.numpy(),
-            value.float().numpy(),
-            h.to(torch.float16).cpu().numpy() if self.keep_embeddings else None,
-        )
-        seconds["transfer"] += decoded - start
-        seconds["encode"] += encoded - decoded
-        seconds["activations"] += time.perf_counter() - encoded
-        return len(batch) - int(finite.sum())
 
-    def _pixels(
-        self, batch: list[tuple[int, Tensor | EncodedJpeg]], rows: _Rows
-    ) -> tuple[list[int], Tensor]:
-        """Rows and uint8 (B, C, height, width) on the device, without the JPEGs that turn out damaged."""
-        device = self.encoder.device
-        good: list[tuple[int, Tensor]] = []
-        jpegs: list[tuple[int, EncodedJpeg]] = []
-        for row, image in batch:
-            if isinstance(image, EncodedJpeg):
-                jpegs.append((row, image))
-            else:
-                good.append((row, image))
-        if not jpegs:
-            pixels = torch.stack([image for _, image in good])
-            if device.type == "cuda":
-                pixels = pixels.pin_memory()
-            return [row for row, _ in good], pixels.to(device, non_blocking=True)
-        results = decode_jpegs([jpeg for _, jpeg in jpegs], self.encoder.preprocess, device)
-        good = [(row, image.to(device, non_blocking=True)) for row, image in good]
-        for (row, _), result in zip(jpegs, results, strict=True):
-            if isinstance(result, ImageError):
-                rows.fail(row, UNDECODABLE, result.stage, str(result))
-            else:
-                good.append((row, result))
-        good.sort(key=lambda pair: pair[0])
-        empty = torch.empty(0, dtype=torch.uint8, device=device)
-        stacked = torch.stack([image for _, image in good]) if good else empty
-        return [row for row, _ in good], stacked
+    def _report(self) -> None:
+        done, self._done = self._done, 0
+        failures, self._failures = self._failures, []
+        self._on_images(done, failures)
+
+    def _finished(self) -> Iterator[tuple[PartRows, dict[str, float]]]:
+        """The units that are complete, as far as all those before are."""
+        while self._units and self._units[0].ended and not self._units[0].encoding:
+            if self._done:
+                self._report()
+            unit = self._units.popleft()
+            made = made_with(self._of.encoder, self._of.batch_size)
+            yield replace(unit.rows.finish(), made_with=made), dict(unit.seconds)
 
 
-class _Rows:
-    """The rows of one unit while they are filled."""
-
-    def __init__(self, num_features: int, keep_embeddings: bool) -> None:
-        self._ids: list[str] = []
-        self._labels: list[str | None] = []
-        self._status: list[str] = []
-        self._stats: list[tuple[list[int], np.ndarray]] = []
-        self._lengths: list[tuple[list[int], np.ndarray]] = []
-        index = np.uint16 if num_features <= 2**16 else np.uint32
-        self._feature = [np.empty(0, index)]
-        self._value = [np.empty(0, np.float32)]
-        self._embeddings = [np.empty((0, num_features), np.float16)] if keep_embeddings else []
-        self._errors: list[tuple[int, str, str]] = []
-
-    def start(self, sample_id: str, label: str | None) -> int:
-        """The next row, for this sample."""
-        self._ids.append(sample_id)
-        self._labels.append(label)
-        self._status.append(OK)
-        return len(self._ids) - 1
-
-    def fail(self, row: int, status: str, stage: str, reason: str) -> None:
-        self._status[row] = status
-        self._errors.append((row, stage, reason))
-
-    def add(
-        self,
-        rows: list[int],
-        finite: np.ndarray,
-        stats: np.ndarray,
-        lengths: np.ndarray,
-        feature: np.ndarray,
-        value: np.ndarray,
-        embeddings: np.ndarray | None,
-    ) -> None:
-        for row, good in zip(rows, finite, strict=True):
-            if not good:
-                self.fail(row, NON_FINITE, "encode", "the encoder's features are not all finite")
-        kept = np.repeat(finite, lengths)
-        self._stats.append((rows, stats))
-        self._lengths.append((rows, np.where(finite, lengths, 0)))
-        self._feature.append(feature[kept].astype(self._feature[0].dtype))
-        self._value.append(value[kept])
-        if embeddings is not None:
-            self._embeddings.append(embeddings[finite])
-
-    def finish(self) -> PartRows:
-        return PartRows(
-            sample_ids=self._ids,
-            labels=self._labels,
-            status=self._status,
-            stats=_filled(self._stats, np.zeros((len(self._ids), 4), np.float32)),
-            lengths=_filled(self._lengths, np.zeros(len(self._ids), np.int32)),
-            feature=np.concatenate(self._feature),
-            value=np.concatenate(self._value),
-            embeddings=np.concatenate(self._embeddings) if self._embeddings else None,
-            errors=[
-                {"sample_id": self._ids[row], "stage": stage, "error": reason}
-                for row, stage, reason in sorted(self._errors)
-            ],
-        )
-
-
-def _filled(chunks: list[tuple[list[int], np.ndarray]], rows: np.ndarray) -> np.ndarray:
-    for indices, values in chunks:
-        rows[indices] = values
-    return rows
+_END: Any = object()

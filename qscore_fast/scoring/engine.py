@@ -1,23 +1,25 @@
-"""What every engine's run has in common: claims, the writer's thread, progress, the limit on bad images."""
+"""What every engine's run has in common: claims, the writer's thread, progress."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from qscore_fast.errors import ErrorRateError
+from qscore_fast.errors import ErrorRateError, QScoreError
 from qscore_fast.images import Unit
 from qscore_fast.scoring.claims import Claims
+from qscore_fast.scoring.encode_unit import OnImages
+from qscore_fast.scoring.error_rate import FEWEST_TO_JUDGE, ErrorTally, write_known_errors
 from qscore_fast.scoring.part import PartRows
 from qscore_fast.scoring.session import Session, stage_rates
 from qscore_fast.scoring.store import Store
-
-FEWEST_TO_JUDGE = 100
-"""From so many images on, the share of bad ones can stop a run."""
+from qscore_fast.scoring.unit_rows import Failure
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,10 @@ class Engine(Protocol):
         """Who encodes; of a cluster, the most that there were at once."""
         ...
 
-    def encoded(
-        self, claims: Claims, on_images: Callable[[int, int], None]
-    ) -> Iterator[EncodedUnit]:
+    def encoded(self, claims: Claims, on_images: OnImages) -> Iterator[EncodedUnit]:
         """Claim what can be claimed now, and give it back encoded, in any order.
 
-        ``on_images(done, failed)`` hears of progress.
+        ``on_images`` hears of progress: of each image before its unit is given back.
         """
         ...
 
@@ -94,31 +94,41 @@ def encode_missing(
         mine: the units that this process may do, ascending.
 
     Raises:
-        ErrorRateError: too many of the images are bad; the parts made so far stay.
+        ErrorRateError: too many of the images are bad; the parts made so far stay, and errors.parquet lists
+            what is known.
     """
     claims = Claims(store, mine)
     missing = set(claims.missing)
     state = _initial(store, mine, claims)
-    errors: Counter[str] = Counter()
+    tally, table = ErrorTally(), store.path / "errors.parquet"
+    unfinished: dict[str, Failure] = {}
     seconds: dict[str, float] = defaultdict(float)
 
-    def report(done: int, failed: int) -> None:
+    def report(done: int, failures: list[Failure]) -> None:
         nonlocal state
-        state = Progress(state.done + done, state.total, state.found, state.failed + failed)
+        failed = state.failed + len(failures)
+        state = Progress(state.done + done, state.total, state.found, failed)
+        tally.add(failures)
+        unfinished.update((failure["sample_id"], failure) for failure in failures)
         if progress is not None:
             progress(state)
+        num_images = state.done - state.found
+        if num_images >= FEWEST_TO_JUDGE:
+            tally.check(num_images, max_error_rate, table)
 
-    report(0, 0)
+    report(0, [])
     start = time.perf_counter()
-    with _PartWriter(store, claims, seconds) as writer:
+    with (
+        _known_errors_written(store, unfinished, table),
+        _PartWriter(store, claims, seconds) as writer,
+    ):
         while claims.missing:
             for encoded in engine.encoded(claims, report):
-                errors.update(error["error"] for error in encoded.rows.errors)
                 before = time.perf_counter()
                 writer.write(encoded)
                 seconds["wait_for_writing"] += time.perf_counter() - before
-                if state.done - state.found >= FEWEST_TO_JUDGE:
-                    check_error_rate(errors, state.done - state.found, max_error_rate)
+                for failure in encoded.rows.errors:
+                    unfinished.pop(failure["sample_id"], None)
             before = time.perf_counter()
             writer.finish()
             seconds["wait_for_writing"] += time.perf_counter() - before
@@ -136,17 +146,17 @@ def encode_missing(
     )
 
 
-def check_error_rate(errors: Counter[str], num_images: int, limit: float | None) -> None:
-    """ErrorRateError if more than ``limit`` of the images have an error."""
-    failed = errors.total()
-    if limit is None or failed <= limit * num_images:
-        return
-    reasons = "; ".join(f"{count} times: {reason}" for reason, count in errors.most_common(3))
-    raise ErrorRateError(
-        f"{failed:,} of {num_images:,} images are bad, {100 * failed / num_images:.1f} %, more than "
-        f"max_error_rate = {limit:g} allows ({reasons}); finished parts stay: mend the source, or go on "
-        "with a higher max_error_rate (--max-error-rate)"
-    )
+@contextmanager
+def _known_errors_written(
+    store: Store, unfinished: Mapping[str, Failure], table: Path
+) -> Iterator[None]:
+    """Where a run ends because of its errors, list them."""
+    try:
+        yield
+    except ErrorRateError:
+        with suppress(QScoreError):  # the run's own error says more than a full disk
+            write_known_errors(store, unfinished.values(), table)
+        raise
 
 
 class _PartWriter:

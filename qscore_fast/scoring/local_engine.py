@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from qscore_fast.backends import backend_info
 from qscore_fast.images import Decoder, Unit
 from qscore_fast.scoring.claims import Claims
-from qscore_fast.scoring.encode_unit import UnitEncoder
+from qscore_fast.scoring.encode_unit import OnImages, UnitEncoder
 from qscore_fast.scoring.engine import Crew, EncodedUnit
 from qscore_fast.scoring.prefetch import decoded_ahead
 
@@ -38,9 +36,7 @@ class LocalEngine:
         device = self._unit_encoder.encoder.device
         return Crew(str(device), backend_on(device.type), self._workers)
 
-    def encoded(
-        self, claims: Claims, on_images: Callable[[int, int], None]
-    ) -> Iterator[EncodedUnit]:
+    def encoded(self, claims: Claims, on_images: OnImages) -> Iterator[EncodedUnit]:
         """See ``Engine``; in the order of the units, one batch after the other reported."""
         claimed: deque[int] = deque()
 
@@ -58,16 +54,11 @@ class LocalEngine:
             ahead=images_ahead(self._unit_encoder.batch_size, self._workers),
         )
         try:
-            # Every unit ends with None, also an empty one: what is first in line is what comes next.
-            while (first := next(images, _END)) is not _END:
-                rows, seconds = self._unit_encoder.encode(chain([first], images), on_images)
-                yield EncodedUnit(claimed[0], rows, seconds, self._workers)
-                claimed.popleft()
+            # Every unit ends with None, also an empty one: what was claimed first comes first.
+            for rows, seconds in self._unit_encoder.encode(images, on_images):
+                yield EncodedUnit(claimed.popleft(), rows, seconds, self._workers)
         finally:
             images.close()
-
-
-_END: Any = object()
 
 
 def images_ahead(batch_size: int, workers: int) -> int:

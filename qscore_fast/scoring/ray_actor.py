@@ -104,7 +104,8 @@ class EncodingActor:
         with closing(images):
             first = next(images)  # decoding begins here, beside the other call's encoder
             with self._lock:
-                rows, seconds = unit_encoder.encode(chain([first], images), lambda *_: None)
+                found = unit_encoder.encode(chain([first], images), lambda *_: None)
+                ((rows, seconds),) = found
         return EncodedUnit(unit.index, rows, seconds, self._workers, self._node)
 
     def _prepare(self) -> tuple[UnitEncoder, Decoder]:

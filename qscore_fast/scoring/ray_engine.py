@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -15,7 +15,7 @@ from qscore_fast.encoders import Encoder
 from qscore_fast.errors import ClusterError, QScoreError, SettingsError
 from qscore_fast.images import Decoder, Unit
 from qscore_fast.scoring.claims import Claims
-from qscore_fast.scoring.encode_unit import UnitEncoder
+from qscore_fast.scoring.encode_unit import OnImages, UnitEncoder
 from qscore_fast.scoring.engine import Crew, EncodedUnit
 from qscore_fast.scoring.local_engine import backend_on
 from qscore_fast.scoring.ray_actor import CALLS_AT_ONCE, EncodingActor, Job, first_sample
@@ -120,9 +120,7 @@ class RayEngine:
         """The most actors that were ready at once."""
         return self._crew
 
-    def encoded(
-        self, claims: Claims, on_images: Callable[[int, int], None]
-    ) -> Iterator[EncodedUnit]:
+    def encoded(self, claims: Claims, on_images: OnImages) -> Iterator[EncodedUnit]:
         """See ``Engine``; in the order in which they are done, each reported as a whole.
 
         Raises:
@@ -141,7 +139,7 @@ class RayEngine:
                 if index is not None and done is None:
                     (suspects if self._deaths[index] else fresh.put_back).append(index)
                 elif isinstance(done, EncodedUnit):
-                    on_images(len(done.rows.status), len(done.rows.errors))
+                    on_images(len(done.rows.status), done.rows.errors)
                     yield done
             if any(member.ready for member in self._members.values()):
                 ready_at = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -19,7 +18,8 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.images import DEFAULT_MAX_PIXELS, DecoderName, Source, choose_decoder, open_source
 from qscore_fast.scoring.encode_unit import UnitEncoder, check_decoder
-from qscore_fast.scoring.engine import Engine, Progress, check_error_rate, encode_missing
+from qscore_fast.scoring.engine import Engine, Progress, encode_missing
+from qscore_fast.scoring.error_rate import ErrorTally
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
 from qscore_fast.scoring.local_engine import LocalEngine
 from qscore_fast.scoring.made_with import made_otherwise, made_with
@@ -108,8 +108,9 @@ def score(
             then a cluster that this machine is a node of, then starts one of this machine alone.
         ray_actors: how many encode at once, at most, with engine="ray"; by default one on every GPU, or
             one on every node where there is none.
-        max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad (judged
-            from 100 images on, and at the end). None never stops.
+        max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad: judged
+            from 100 images on after each batch (on a cluster after each unit), and at the end. None never
+            stops. What is known then is in errors.parquet.
         retry_errors: do parts again in which images could not be read (errors of stage "read"): files that
             were missing or closed, archives that broke off.
         overwrite: delete a run that is in ``out``, instead of continuing it.
@@ -280,12 +281,11 @@ def _warn_of_other_settings(
 
 
 def _check_all_errors(store: Store, limit: float) -> None:
-    errors: Counter[str] = Counter()
-    num_images = 0
+    tally, num_images = ErrorTally(), 0
     for notes in store.part_notes():
         num_images += notes["num_images"]
-        errors.update(error["error"] for error in notes["errors"])
-    check_error_rate(errors, num_images, limit)
+        tally.add(notes["errors"])
+    tally.check(num_images, limit, store.path / "errors.parquet")
 
 
 def most_entries(num_features: int, eps: float, two_sided: bool) -> float:

@@ -22,7 +22,7 @@ import qscore_fast as qf
 from qscore_fast.errors import ImageError, SettingsError
 from qscore_fast.images import Preprocess, Sample, choose_decoder, nvjpeg
 from qscore_fast.images.nvjpeg import EncodedJpeg, decode_jpegs
-from qscore_fast.scoring import encode_unit
+from qscore_fast.scoring import encode_unit, encoding_lane
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # On smooth images nvJPEG's chroma upsampling and cosine transform stay this near libjpeg's.
@@ -186,7 +186,7 @@ def test_a_run_with_hostile_files_scores_the_same_images(
         (tmp_path / "images" / f"grey{index}-cut.jpg").write_bytes(grey[: len(grey) // 3])
     sent = []
     monkeypatch.setattr(
-        encode_unit,
+        encoding_lane,
         "decode_jpegs",
         lambda jpegs, *rest: (sent.extend(jpegs), decode_jpegs(jpegs, *rest))[1],
     )
