@@ -20,8 +20,10 @@ class Session:
         images_by_others: images that other processes did meanwhile.
         seconds: from the first image to the last part, wall clock.
         seconds_by_stage: decode (the sum over the workers), transfer (to the device, and with nvJPEG the
-            decoding there), encode, activations (kernels), write (a thread of its own), and of the main
-            thread wait_for_decoding (of a cluster: the sum over the actors) and wait_for_writing.
+            decoding there), encode, activations (kernels, and their results into rows), write (a thread of
+            its own), and of the main thread wait_for_decoding (of a cluster: the sum over the actors) and
+            wait_for_writing. On CUDA transfer, encode and activations are the GPU's own times, of streams
+            that overlap, and there is pin (stacking into pinned memory, a thread of its own).
     """
 
     device: str
