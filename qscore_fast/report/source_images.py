@@ -103,7 +103,9 @@ class SourceImages:
     def _source(self) -> tuple[Source | None, Sequence[Unit]]:
         if self._opened is None and self._reason is None:
             try:
-                source = open_source(self.location, **self._options)
+                # A folder may hold several kinds of images; the others are opened by what is there.
+                kind = self._kind if self._kind in ("webdataset", "parquet") else None
+                source = open_source(self.location, kind=kind, **self._options)
                 self._opened = source, source.units(self._store.record.asked["unit_size"])
             except (QScoreError, OSError) as error:
                 self._reason = f"the source cannot be opened: {error}"

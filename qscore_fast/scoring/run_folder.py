@@ -79,6 +79,11 @@ def _change(folder: Path, old: RunRecord, new: RunRecord) -> str:
     try:
         listing = (folder / LISTING).read_bytes()
     except OSError:
+        if old.asked["source"]["kind"] == "list" == new.asked["source"]["kind"]:
+            return (
+                "; if nothing has changed, the run began when sizes were no part of a list, and goes on "
+                "without them (--no-list-sizes, or open_source(..., sizes=False))"
+            )
         return ""
     if hash_of_listing(listing) != before:
         return ""

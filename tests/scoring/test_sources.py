@@ -14,6 +14,7 @@ import pytest
 from qscore_fast.errors import StoreError
 from qscore_fast.images import FolderSource, Source, Subset, open_source
 from qscore_fast.scoring import ScoreRun, score
+from qscore_fast.scoring.run_folder import LISTING
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,38 @@ def test_row_groups_that_are_larger_than_a_unit(
         one = score(str(tmp_path / "one.parquet"), checkpoint, tmp_path / f"{number}", eps=2.5)
         name = f"images.parquet#{number // group}/{number % group}"
         assert l2[name] == pytest.approx(one.scores()["l2"][0].as_py(), rel=1e-4)
+
+
+def test_a_run_over_a_list_notices_other_files_and_goes_on_without_sizes(
+    folder: FolderSource, checkpoint: Path, tmp_path: Path
+) -> None:
+    for index in range(40):
+        (tmp_path / f"{index:02d}.png").write_bytes(Path(folder.file(index).decode()).read_bytes())
+    (tmp_path / "l.txt").write_text("".join(f"{index:02d}.png\n" for index in range(40)))
+    out = tmp_path / "run"
+
+    def again(**settings: bool) -> ScoreRun:
+        source = open_source(tmp_path / "l.txt", **settings)  # type: ignore[arg-type]
+        return score(source, checkpoint, out, eps=2.5, device="cpu", unit_size=20)
+
+    again()
+    (out / "parts" / "part-000001.parquet").unlink()
+    before = (tmp_path / "39.png").read_bytes()
+    (tmp_path / "39.png").write_bytes(before + bytes(1))
+    with pytest.raises(StoreError, match=r"1 changed; first changed: 39\.png"):
+        again()
+    (tmp_path / "39.png").write_bytes(before)
+    assert len(again().scores()) == 40
+
+    # As a run that began without sizes, and before listings were kept.
+    score(open_source(tmp_path / "l.txt", sizes=False), checkpoint, out, eps=2.5, device="cpu",
+          unit_size=20, overwrite=True)  # fmt: skip
+    (out / "parts" / "part-000001.parquet").unlink()
+    (out / LISTING).unlink()
+    with pytest.raises(StoreError, match="goes on without them .--no-list-sizes"):
+        again()
+    session = again(sizes=False).session
+    assert session is not None and session.images_done == 20
 
 
 def test_a_shard_that_is_cut_off_costs_its_rest_alone(
