@@ -20,7 +20,7 @@ from ..results import RESULTS, write
 from . import fashion_mnist
 from .chain import SHARES, run_chain
 from .document import document, stem_of
-from .estimate import estimate, lines
+from .estimate import estimates, lines
 from .imagenet import imagenet_sources
 from .listing import listing
 from .planted_result import planted_results
@@ -94,15 +94,8 @@ def run(options: argparse.Namespace) -> Path:
     listed = listing(sources["train"], sources["test"])
     say(listed.line())
     num_probes = 1 + len(SHARES) * (5 + options.seeds)
-    seconds = estimate(
-        encoder,
-        listed.num_train,
-        listed.num_test,
-        listed.num_classes,
-        num_probes,
-        options.device,
-    )
-    for line in lines(seconds):
+    left = estimates(encoder, sources["train"], listed, num_probes, options.out, options.device)
+    for line in lines(left):
         say(line)
     chain = run_chain(
         sources,
@@ -143,7 +136,13 @@ def publish(path: Path, others: list[Path], folder: Path) -> None:
     """Write science.md, or science-LABEL.md, from files of results."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     found = _results(path)
-    text = document(found, [_results(other) for other in others])
+    try:
+        text = document(found, [_results(other) for other in others])
+    except KeyError as error:
+        raise SettingsError(
+            f"{path}, or one of those beside it, was made by another version of the experiment (it has no "
+            f"{error}): run it again"
+        ) from error
     target = folder / f"{stem_of(found)}.md"
     target.write_text(text, encoding="utf-8")
     say(f"written {target}")

@@ -40,7 +40,7 @@ def _column(chain: dict[str, Any]) -> dict[str, str]:
     rivals = [
         score
         for score in table["scores"]
-        if not score["uses_labels"]
+        if score["uses_labels"] is False
         and score["name"] not in NO_RIVALS
         and score["estimates"]["auroc"]["value"] is not None
     ]

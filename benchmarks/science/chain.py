@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
+from qscore_fast.encoders.fixed_view import ViewName
 from qscore_fast.evaluation.compression import compression_curve_of_runs
 from qscore_fast.evaluation.discovery import discovery_report
 from qscore_fast.evaluation.failure import evaluate_run
@@ -16,8 +17,13 @@ from qscore_fast.evaluation.probes import linear_probe
 from qscore_fast.images import Source
 from qscore_fast.scoring import ScoreRun
 
+from .paired import paired_comparisons
+from .purity import purity_beyond_chance
 from .steps import Steps
 
+# Of what the steps return: those of another one are done again.
+REVISION = 2
+VIEWS: tuple[ViewName, ...] = ("flip", "shift")
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
@@ -46,20 +52,28 @@ def run_chain(
     """
     steps = Steps(folder, say)
     runs: dict[str, ScoreRun] = {}
-    for split in ("train", "test"):
-        say(f"scoring the {split} images (goes on where it was stopped)")
-        runs[split] = qf.score(
+    # The test images are scored in views, too: for consistency, LiDAR and alignment.
+    passes: dict[str, tuple[str, Encoder]] = {
+        "train": ("train", encoder),
+        "test": ("test", encoder),
+        **{f"test-{view}": ("test", encoder.with_view(view)) for view in VIEWS},
+    }
+    for name, (split, shown) in passes.items():
+        say(f"scoring the {name} images (goes on where it was stopped)")
+        runs[name] = qf.score(
             sources[split],
-            encoder,
-            folder / "runs" / split,
-            features=runs["train"].features if split == "test" else None,
-            eps=eps if split == "train" else None,
+            shown,
+            folder / "runs" / name,
+            features=None if name == "train" else runs["train"].features,
+            eps=eps if name == "train" else None,
             embeddings="npy",
             device=device,
             progress=progress,
         )
     train, test = runs["train"], runs["test"]
+    views = [runs[f"test-{view}"] for view in VIEWS]
     key = {
+        "chain": REVISION,
         "encoder": encoder.fingerprint,
         "eps": eps,
         "images": [run.summary["num_scored"] for run in (train, test)],
@@ -75,7 +89,8 @@ def run_chain(
             test,
             folder / "probe" / "probe.parquet",
             reference=train,
-            columns=["confidence"],
+            logits=folder / "probe" / "logits.npy",
+            views=views,
             num_resamples=num_resamples,
         )
         found.write(place)
@@ -84,23 +99,34 @@ def run_chain(
     def discovery(place: Path) -> dict[str, Any]:
         found = discovery_report(train, labels=True)
         found.write(place)
-        return found.to_json()
+        return found.to_json() | {"purity_beyond_chance": purity_beyond_chance(found)}
 
     def compression(place: Path) -> dict[str, Any]:
         curve = compression_curve_of_runs(
             train, test, shares=shares, num_seeds=num_seeds, device=device, progress=say
         )
         curve.write(place)
-        return curve.to_json() | {"markdown": curve.to_markdown()}
+        return curve.to_json() | {
+            "markdown": curve.to_markdown(),
+            "paired": paired_comparisons(curve),
+        }
+
+    def measures(_: Path) -> dict[str, Any]:
+        found = measure_run(train, clid=True).to_json()
+        compared = measure_run(test, views=views).to_json()
+        of_views = {name: compared["measures"][name] for name in ("lidar", "alignment")}
+        return found | {"of_views": of_views, "view_notes": compared["notes"]}
 
     done = {"probe": steps.run("probe", key, probe)}
-    done["failure"] = steps.run("failure", key | {"resamples": num_resamples}, failure)
+    done["failure"] = steps.run(
+        "failure", key | {"resamples": num_resamples, "views": VIEWS}, failure
+    )
     done["discovery"] = steps.run("discovery", key, discovery)
     done["compression"] = steps.run(
         "compression", key | {"shares": shares, "seeds": num_seeds}, compression
     )
-    done["measures"] = steps.run("measures", key, lambda _: measure_run(train).to_json())
-    summary = {split: run.summary for split, run in runs.items()}
+    done["measures"] = steps.run("measures", key | {"views": VIEWS}, measures)
+    summary = {split: runs[split].summary for split in ("train", "test")}
     data = {
         split: {name: found[name] for name in ("num_images", "num_scored", "num_failed")}
         for split, found in summary.items()

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
-# The probe's own confidence was trained on labels.
+# The probe's own confidence was trained on labels, whatever an earlier file of results says.
 NO_RIVALS = ("q_score", "constant", "shuffled", "confidence")
+# Points that the paper's own systems lose at 60 % kept, at most.
+LARGE_LOSS = 3.1
+# What the discriminative features are compared with, and what the paper says of it.
+COMPARED = {
+    "top_tail": "Discriminative features keep more accuracy than the most active ones (top tail).",
+    "bottom_tail": "Discriminative features keep more accuracy than the least active ones (bottom tail).",
+    "variance": "They keep more than those of the highest variance (the paper does not compare).",
+    "pca": "They keep more than as many principal components (the paper does not compare).",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ def _prediction(table: dict[str, Any]) -> list[Verdict]:
     rivals = [
         score
         for score in table["scores"]
-        if not score["uses_labels"] and score["name"] not in NO_RIVALS
+        if score["uses_labels"] is False and score["name"] not in NO_RIVALS
     ]
     better, worse, same = [], [], []
     for score in rivals:
@@ -76,47 +85,70 @@ def _prediction(table: dict[str, Any]) -> list[Verdict]:
 
 
 def _compression(curve: dict[str, Any]) -> list[Verdict]:
-    points = {(point["strategy"], point["share"]): point for point in curve["points"]}
-    full, found = curve["full_accuracy"], []
-    kept = points.get(("discriminative", 0.6))
-    if kept is not None:
-        lost = 100 * (full - kept["mean"])
+    paired, found = curve["paired"], []
+    if "0.6" in paired["loss"]:
+        lost, low, high = (100 * value for value in paired["loss"]["0.6"])
         found.append(
             Verdict(
-                "40 % of the features can go without a large loss (the paper's figure: 1.3 to 3.1 points).",
-                HOLDS if lost <= 3.1 else FAILS,
-                f"{lost:.2f} points are lost: {100 * full:.2f} to {100 * kept['mean']:.2f} %",
+                "40 % of the features can go without a large loss (the paper's figure: 1.3 to "
+                f"{LARGE_LOSS} points).",
+                by_interval(LARGE_LOSS - high, LARGE_LOSS - low),
+                f"{_points(lost, low, high, '')} points are lost",
             )
         )
-    compared = [p for (name, _), p in points.items() if name == "discriminative" and p["interval"]]
-    if compared:
-        each = [by_interval(*point["interval"]) for point in compared]
-        differences = ", ".join(
-            f"{100 * p['difference_to_random']:+.2f} at {100 * p['share']:g} %" for p in compared
-        )
+    against_random = paired["less"].get("random")
+    if against_random is not None:
+        each = [by_interval(low, high) for _, low, high in against_random["by_share"].values()]
         found.append(
             Verdict(
                 "Discriminative features keep more accuracy than random ones, at every share.",
                 HOLDS if set(each) == {HOLDS} else FAILS if FAILS in each else OPEN,
-                f"{each.count(HOLDS)} of {len(each)} intervals lie above 0, {each.count(FAILS)} below; "
-                "points: " + differences,
+                _along(against_random),
             )
         )
+    found += [
+        Verdict(claim, by_interval(*paired["less"][name]["mean"][1:]), _along(paired["less"][name]))
+        for name, claim in COMPARED.items()
+        if name in paired["less"]
+    ]
     return found
 
 
+def _along(compared: dict[str, Any]) -> str:
+    """The mean over all shares, by which all but the random features are judged; and each share."""
+    mean, low, high = (100 * value for value in compared["mean"])
+    by_share = compared["by_share"]
+    each = [by_interval(low, high) for _, low, high in by_share.values()]
+    points = ", ".join(
+        f"{100 * value:+.2f} at {100 * float(share):g} %"
+        for share, (value, _, _) in by_share.items()
+    )
+    return (
+        f"mean over {len(each)} shares {_points(mean, low, high)} points; {each.count(HOLDS)} of {len(each)} "
+        f"intervals lie above 0, {each.count(FAILS)} below; {points}"
+    )
+
+
+def _points(value: float, low: float, high: float, sign: str = "+") -> str:
+    return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
 def _discovery(found: dict[str, Any]) -> list[Verdict]:
-    inside, above, below = (found["purity"].get(band) for band in ("in_d", "above", "below"))
-    if inside is None or above is None:
+    beyond = found["purity_beyond_chance"]
+    if beyond["difference"] is None:
         return []
-    text = f"mean purity {inside:.3f} in D, {above:.3f} above the band"
-    if below is not None:
-        text += f", {below:.3f} below it"
+    difference, low, high = beyond["difference"]
+    excess = ", ".join(
+        f"{beyond['excess'][band]:.3f} {where}"
+        for band, where in (("in_d", "in D"), ("above", "above the band"), ("below", "below it"))
+        if beyond["excess"][band] is not None
+    )
     return [
         Verdict(
             "Features of D fire for fewer classes than those above the band, which are general.",
-            HOLDS if inside > above else FAILS,
-            text,
+            by_interval(low, high),
+            f"mean purity beyond that of as many images by chance: {excess}; in D less above the band "
+            f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]",
         )
     ]
 

@@ -73,7 +73,12 @@ def _claims(chain: dict[str, Any]) -> str:
     rows = [f"| {v.claim} | **{v.verdict}** | {v.because} |" for v in verdicts(chain)]
     return "\n".join(
         ["## The claims", "",
-         "*Open* means that the 95 % interval does not decide.", "",
+         _filled(
+             "*Open* means that the 95 % interval does not decide. Intervals are paired: both sides are "
+             "judged by the same images (purity: by features, each band resampled). Nine shares are nine "
+             "comparisons, so tails, variance and PCA are judged by the mean over all shares. Intervals "
+             "cover other test images, not another training."
+         ), "",
          "| claim | here | because |", "|---|---|---|", *rows]
     )  # fmt: skip
 
@@ -106,15 +111,16 @@ def _rivals(table: dict[str, Any]) -> str:
     for score in table["scores"]:
         cells = [_estimate(score["estimates"][m["name"]]) for m in metrics]
         rows.append(
-            f"| {score['title']}{' (labels)' * score['uses_labels']} | {' | '.join(cells)} |"
+            f"| {score['title']}{' (labels)' * bool(score['uses_labels'])} | {' | '.join(cells)} |"
         )
     return "\n".join(
         ["## Every rival", "",
          _filled(
              f"{table['num_samples']:,} test images, {table['num_wrong']:,} of them wrong; "
              f"{100 * table['level']:g} % intervals of {table['num_resamples']:,} resamples. Conventions: "
-             "[failure-prediction.md](failure-prediction.md). `confidence` is the probe's, the bound that "
-             "uses labels."
+             "[failure-prediction.md](failure-prediction.md). Perturbation consistency compares each image "
+             "with its mirrored and its shifted view. Rows marked (labels) are of the probe's logits: the "
+             "bound."
          ), "",
          f"| score | {head} |", "|---|" + "---|" * len(metrics), *rows]
     )  # fmt: skip
@@ -131,9 +137,11 @@ def _estimate(found: dict[str, Any]) -> str:
 def _features(chain: dict[str, Any], stem: str) -> str:
     found = chain["discovery"]
     names = {"below": "below the band (rare)", "in_d": "in D", "above": "above the band (general)"}
+    beyond = found["purity_beyond_chance"]
+    columns = (found["purity"], beyond["chance"], beyond["excess"])
     rows = [
         f"| {title} | {found['num_features'][band]} | "
-        + ("-" if found["purity"][band] is None else f"{found['purity'][band]:.3f}")
+        + " | ".join("-" if of[band] is None else f"{of[band]:.3f}" for of in columns)
         + " |"
         for band, title in names.items()
     ]
@@ -141,12 +149,25 @@ def _features(chain: dict[str, Any], stem: str) -> str:
     return "\n".join(
         ["## Discovery (Fig. 1)", "",
          f"![How often each feature fires](images/{stem}-activations.svg)", "",
-         "Purity is the largest class's share of a feature's activations among the training images.", "",
-         "| live features | number | mean purity |", "|---|---|---|", *rows, "",
+         _filled(
+             "Purity is the largest class's share of a feature's activations among the training images. Of "
+             "few images some class always has a large share; chance is what it would have of as many images "
+             "with permuted labels."
+         ), "",
+         "| live features | number | mean purity | by chance | beyond chance |", "|---|---|---|---|---|",
+         *rows, "",
          _filled(
              f"{found['num_dead']} features never fire. D of one random half of the images against D of the "
              f"other: Jaccard {sum(jaccard) / len(jaccard):.3f} (lowest of {len(jaccard)} splits "
              f"{min(jaccard):.3f}; random sets of these sizes: {sum(chance) / len(chance):.3f})."
+             + (
+                 ""
+                 if beyond["difference"] is None
+                 else " Purity beyond chance in D less above the band: {:+.3f} [{:+.3f}, {:+.3f}], a 95 % "
+                 "interval of {:,} resamples of the features.".format(
+                     *beyond["difference"], beyond["num_resamples"]
+                 )
+             )
          )]
     )  # fmt: skip
 
@@ -184,15 +205,22 @@ def _compression(chain: dict[str, Any], stem: str) -> str:
 
 
 def _measures(report: dict[str, Any]) -> str:
-    rows = [
-        f"| {name} | " + ("undefined" if found["value"] is None else f"{found['value']:.5g}") + " |"
-        for name, found in report["measures"].items()
-    ]
+    rows = [_measure(name, found) for name, found in report["measures"].items()]
+    of_views = [_measure(name, found) for name, found in report["of_views"].items()]
     return "\n".join(
-        ["## Dataset-level measures of the training images", "",
-         "What each is: [measures.md](measures.md).", "",
-         "| measure | value |", "|---|---|", *rows]
+        ["## Dataset-level measures", "",
+         _filled(
+             "What each is: [measures.md](measures.md). Of the training images; the last three of these and "
+             "uniformity of a sample where there are many. LiDAR and alignment compare the test images with "
+             "their mirrored and shifted views."
+         ), "",
+         "| measure | value |", "|---|---|", *rows, *of_views]
     )  # fmt: skip
+
+
+def _measure(name: str, found: dict[str, Any]) -> str:
+    value = "undefined" if found["value"] is None else f"{found['value']:.5g}"
+    return f"| {name} | {value} |"
 
 
 def _planted(rows: list[dict[str, Any]]) -> str:

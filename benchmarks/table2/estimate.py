@@ -14,8 +14,7 @@ from qscore_fast.finetuning.planning import count_images, make_plan
 from qscore_fast.finetuning.starting import starting
 from qscore_fast.images import Source
 
-from ..science.estimate import estimate as chain_estimate
-from ..science.estimate import lines
+from ..science.estimate import PROBE_PASSES, Estimate, Rates, lines
 from ..science.listing import Listing
 from .plan import Plan
 
@@ -65,16 +64,17 @@ def estimate(
         if plan.pretraining is not None:
             wanted = plan.pretraining_of(system)
             pretraining += seconds * num_steps(encoder, images, wanted, work)
-        one = chain_estimate(
-            encoder, listed.num_train, listed.num_test, listed.num_classes, 0, device
+        rates = Rates.measured(encoder, images, device)
+        scoring = rates.scoring(listed.num_train + listed.num_test)
+        probe = rates.probe(
+            listed.num_train, encoder.num_features, listed.num_classes, PROBE_PASSES
         )
-        again = one["score"] + GIVEN_C * one["probe"]
-        probes += 2 * one["score"] + one["probe"] + plan.num_trainings * again
+        probes += 2 * scoring + probe + plan.num_trainings * (scoring + GIVEN_C * probe)
     found = {"pre-training": pretraining, "further training": tuning, "probes": probes}
     return {name: value for name, value in found.items() if value}
 
 
 def told(seconds: dict[str, float], say: Callable[[str], None]) -> None:
     """Say it."""
-    for line in lines(seconds):
+    for line in lines([Estimate(name, value) for name, value in seconds.items()]):
         say(line)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class CompressionCurve:
         num_train, num_test, num_classes: of the probe.
         points: strategies in the order asked for, shares descending.
         probe: what was trained, in words.
+        right: (n,) bool by strategy, share and seed, which test images each probe got right, for paired
+            comparisons; of all features under ("all", 1.0, 0). Not in the files.
     """
 
     full_accuracy: float
@@ -71,6 +73,9 @@ class CompressionCurve:
     num_classes: int
     points: tuple[CurvePoint, ...]
     probe: str
+    right: dict[tuple[str, float, int], np.ndarray] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def of(self, strategy: str) -> list[CurvePoint]:
         """Those of one strategy."""

@@ -145,6 +145,7 @@ def compression_curve(
         labels.num_classes,
         points_of([*strategies, *([PCA] if pca else [])], shares, sizes, correct),
         f"multinomial logistic regression, L-BFGS, C = {C:.4g}",
+        {("all", 1.0, 0): full, **correct},
     )
 
 
