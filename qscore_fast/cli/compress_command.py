@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.new_parser import add_finite_only, add_json, new_parser
 from qscore_fast.cli.terminal import print_result, say
 from qscore_fast.errors import SettingsError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+FILES_ONLY = ("keep", "strategy", "format", "index", "seed")
+CURVE_ONLY = ("shares", "seeds", "labels", "test_labels", "C", "device")
 SHARES = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
 
 
@@ -40,25 +43,35 @@ written to the folder of --out:
     add("--keep", type=float | None, help="share of the features (default: D itself)")
     add(
         "--strategy",
-        type=Literal["discriminative", "random", "top_tail", "bottom_tail", "variance"],
-        default="discriminative",
-        help="which features to keep",
+        type=Literal["discriminative", "random", "top_tail", "bottom_tail", "variance"] | None,
+        help="which features to keep (default: discriminative)",
     )
-    add("--format", type=Literal["npy", "parquet"], default="npy", help="of the representations")
+    add(
+        "--format",
+        type=Literal["npy", "parquet"] | None,
+        help="of the representations (default: npy)",
+    )
     add(
         "--index",
-        type=Literal["none", "flat", "fp16"],
-        default="none",
-        help="write a FAISS index, too, of float32 or float16 entries",
+        type=Literal["none", "flat", "fp16"] | None,
+        help="write a FAISS index, too, of float32 or float16 entries (default: none)",
     )
+    add("--seed", type=int | None, help="of the random strategy (default: 0)")
     add("--test", type=str | None, help="a run of the test images: draw the curve instead")
-    add("--shares", type=float, nargs="+", default=SHARES, help="of the curve")
-    add("--seeds", type=int, default=4, help="random subsets a share, of the curve")
-    add("--labels", type=str | None, help="sample_id and label of OUT, if the run has no labels")
+    add(
+        "--shares",
+        type=float,
+        nargs="+",
+        help=f"of the curve (default: {' '.join(f'{share:g}' for share in SHARES)})",
+    )
+    add("--seeds", type=int | None, help="random subsets a share, of the curve (default: 4)")
+    add(
+        "--labels", type=str | None, help="of the curve: sample_id and label of OUT, if it has none"
+    )
     add("--test-labels", type=str | None, help="the same for --test")
-    add("--C", type=float | None, help="inverse regularisation of the probe (default: chosen)")
-    add("--seed", type=int, default=0, help="of the random strategy")
-    add("--device", type=str, default="cpu", help="where the probes are trained")
+    add("--C", type=float | None, help="inverse regularisation of the probes (default: chosen)")
+    add("--device", type=str | None, help="where the probes are trained (default: cpu)")
+    add_finite_only(parser)
     add("--out", type=str, required=True, help="the folder to write to; made if missing")
     return add_json(parser)
 
@@ -66,20 +79,18 @@ written to the folder of --out:
 def compress(options: Namespace) -> None:
     """Write the reduced representations, or the curve."""
     if options.test is not None:
-        if options.keep is not None or options.index != "none":
-            raise SettingsError("--test draws the curve: leave out --keep and --index")
+        _refuse(options, FILES_ONLY, "--test draws the curve of every strategy")
         _curve(options)
         return
+    _refuse(options, CURVE_ONLY, "without --test no probe is trained and no curve drawn")
     from qscore_fast.evaluation.compression import compress_run
 
     found = compress_run(
         options.run,
         options.out,
         keep=options.keep,
-        strategy=options.strategy,
-        file_format=options.format,
-        index=options.index,
-        seed=options.seed,
+        finite_only=options.finite_only,
+        **_given(options, strategy="strategy", file_format="format", index="index", seed="seed"),
     )
     print_result(found.to_json(), found.lines(), options.json)
     for path in found.files:
@@ -92,13 +103,13 @@ def _curve(options: Namespace) -> None:
     curve = compression_curve_of_runs(
         options.run,
         options.test,
-        shares=options.shares,
-        num_seeds=options.seeds,
+        shares=options.shares or SHARES,
         labels=options.labels,
         test_labels=options.test_labels,
         C=options.C,
-        device=options.device,
+        finite_only=options.finite_only,
         progress=say,
+        **_given(options, num_seeds="seeds", device="device"),
     )
     written = curve.write(options.out)
     print_result(
@@ -108,3 +119,17 @@ def _curve(options: Namespace) -> None:
     )
     for path in written:
         say(f"written {path}")
+
+
+def _given(options: Namespace, **names: str) -> dict[str, Any]:
+    """The options of these names that were given, by the names of the arguments that they are for."""
+    return {
+        argument: options[name] for argument, name in names.items() if options[name] is not None
+    }
+
+
+def _refuse(options: Namespace, names: Sequence[str], why: str) -> None:
+    """SettingsError if an option was given that would do nothing."""
+    found = [f"--{name.replace('_', '-')}" for name in names if options[name] is not None]
+    if found:
+        raise SettingsError(f"{why}: leave out {', '.join(found)}")

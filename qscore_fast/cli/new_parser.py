@@ -30,3 +30,12 @@ def add_json(parser: ArgumentParser) -> ArgumentParser:
         "--json", action="store_true", help="print one JSON object on stdout; the rest on stderr"
     )
     return parser
+
+
+def add_finite_only(parser: ArgumentParser) -> None:
+    """--finite-only."""
+    parser.add_argument(
+        "--finite-only",
+        action="store_true",
+        help="leave images whose representation holds NaN or Inf out, instead of refusing their run",
+    )

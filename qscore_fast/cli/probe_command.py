@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
-from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.new_parser import add_finite_only, add_json, new_parser
 from qscore_fast.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ examples:
   qscore evaluate runs/val --correct probe/probe.parquet --logits probe/logits.npy
 
 written to the folder of --out:
-  probe.parquet  sample_id, label, prediction, correct, confidence
+  probe.parquet  sample_id, label, prediction, correct, confidence; without --out in the folder of TEST
   logits.npy     float32, a row for each row of probe.parquet
   probe.npz      weight, bias, classes; probe.json: accuracies and settings
   path.csv, path.json, path.svg (of --path, instead): loss and accuracy by C""",
@@ -71,7 +72,12 @@ written to the folder of --out:
     )
     add("--seed", type=int, default=0, help="of held-out images, and of SGD's start and order")
     add("--device", type=str, default="cpu", help="where the probe is trained")
-    add("--out", type=str | None, help="write the results to this folder, too")
+    add_finite_only(parser)
+    add(
+        "--out",
+        type=str | None,
+        help="write all results to this folder (default: probe.parquet alone, beside the scores of TEST)",
+    )
     return add_json(parser)
 
 
@@ -80,11 +86,17 @@ def probe(options: Namespace) -> None:
     from qscore_fast.errors import SettingsError
     from qscore_fast.evaluation.probes import LinearProbe, LogisticPath, linear_probe, logistic_path
 
+    beside_scores = options.out is None and not options.path
+    if beside_scores and os.path.isdir(options.test) and not os.access(options.test, os.W_OK):
+        raise SettingsError(  # before the work, not after it
+            f"probe.parquet would go to {options.test}, which cannot be written: give another folder (--out)"
+        )
     found: LinearProbe | LogisticPath
     common = {
         "labels": options.labels,
         "test_labels": options.test_labels,
         "device": options.device,
+        "finite_only": options.finite_only,
     }
     if options.path:
         if options.protocol != "logistic" or options.epochs is not None or options.rate:
@@ -105,7 +117,10 @@ def probe(options: Namespace) -> None:
             seed=options.seed,
             **common,
         )
-    written = [] if options.out is None else found.write(options.out)
+    if options.out is not None:
+        written = found.write(options.out)
+    else:
+        written = [found.write_answers(options.test)] if isinstance(found, LinearProbe) else []
     result = {**found.to_json(), "files": [str(path) for path in written]}
     print_result(result, found.lines(), options.json)
     for path in written:

@@ -106,6 +106,18 @@ class FeatureRows:
             )
         return FeatureRows(self.parts, chosen if self.columns is None else self.columns[chosen])
 
+    def where(self, chosen: np.ndarray) -> FeatureRows:
+        """The rows at which ``chosen`` (N,) bool is True; parts that lose some are copied without them.
+
+        Raises:
+            SettingsError: no row is chosen.
+        """
+        parts = []
+        for part, first in zip(self.parts, self._starts, strict=False):
+            here = chosen[first : first + len(part)]
+            parts.append(part if here.all() else part[here])
+        return FeatureRows(tuple(part for part in parts if len(part)), self.columns)
+
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """All rows in order, at most ``size`` at a time, as (b, r) arrays of ``dtype``; perhaps read-only."""
         for part in self.parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import faiss
 import numpy as np
@@ -17,12 +18,18 @@ from sample_data import save_images
 from qscore_fast.cli.compress_command import compress, compress_parser
 from qscore_fast.encoders import load_encoder
 from qscore_fast.errors import SettingsError, StoreError
-from qscore_fast.evaluation.compression import STRATEGIES, KeptFeatures, compress_run, kept_indices
+from qscore_fast.evaluation.compression import (
+    STRATEGIES,
+    KeptFeatures,
+    compress_run,
+    compression_curve_of_runs,
+    kept_indices,
+)
 from qscore_fast.evaluation.compression.principal_axes import principal_axes, turned
 from qscore_fast.evaluation.compression.selection import column_variances
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.features import FeatureCensus, discriminative_features
-from qscore_fast.scoring import ScoreRun, score
+from qscore_fast.scoring import ScoreRun, discover, score
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def test_the_published_share_keeps_the_published_band():
 
 
 @given(
-    counts=st.lists(st.integers(0, 5), min_size=1, max_size=40),
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(any),
     share=st.floats(0.01, 1),
     strategy=st.sampled_from(STRATEGIES),
 )
@@ -118,7 +125,7 @@ def test_the_files_hold_the_kept_columns(run, tmp_path, file_format, keep):
         ids, rows = table["sample_id"], np.array(table["embedding"].to_pylist())
     assert ids.to_pylist() == run.scores()["sample_id"].to_pylist()
     np.testing.assert_array_equal(rows, run.embeddings()[:, kept.indices])
-    np.testing.assert_array_equal(kept.apply(run.embeddings()), rows)
+    np.testing.assert_array_equal(kept.apply(run.embeddings(), kept.fingerprint), rows)
     assert found.bytes_before == run.embeddings().nbytes
 
 
@@ -199,3 +206,105 @@ def test_a_damaged_list_is_refused(tmp_path, content):
 def test_kept_features_refuse_another_width():
     with pytest.raises(SettingsError, match="r = 8"):
         KeptFeatures(np.array([1, 5]), 8, "random").apply(np.zeros((2, 9)))
+
+
+def test_kept_features_refuse_another_encoder_of_the_same_width():
+    kept = KeptFeatures(np.array([1, 5]), 8, "random", "a" * 64)
+    h = torch.arange(16.0).view(2, 8)
+    assert kept.apply(h, "a" * 64).tolist() == [[1, 5], [9, 13]]
+    with pytest.raises(
+        SettingsError, match="features of another encoder .*aaaaaaaaaaaa.*bbbbbbbbbbbb"
+    ):
+        kept.apply(h, "b" * 64)
+    with pytest.raises(SettingsError, match="say that h is of the same one"):
+        kept.apply(h)
+    unknown = KeptFeatures(np.array([1, 5]), 8, "random")
+    assert unknown.apply(h).tolist() == unknown.apply(h, "b" * 64).tolist() == [[1, 5], [9, 13]]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_empty_census_has_no_order_to_go_by(strategy):
+    dead, variances = np.zeros(20, int), np.arange(20.0)
+    if strategy in ("random", "variance"):
+        assert len(kept_indices(strategy, 0.5, dead, variances=variances)) == 10
+        return
+    with pytest.raises(SettingsError, match="no feature is ever active .* smaller eps"):
+        kept_indices(strategy, 0.5, dead)
+
+
+def test_a_run_without_live_features_is_refused_before_anything_is_written(run, tmp_path):
+    silent = ScoreRun(copytree(run.path, tmp_path / "silent"))
+    discover(silent.path, eps=30)
+    silent = ScoreRun(silent.path)
+    for settings in ({"keep": 0.5}, {"keep": 0.5, "strategy": "top_tail"}):
+        with pytest.raises(SettingsError, match="no feature is ever active"):
+            compress_run(silent, tmp_path / "out", **settings)
+    with pytest.raises(SettingsError, match="no feature is ever active"):
+        compression_curve_of_runs(silent, silent, shares=[0.5])
+    assert not (tmp_path / "out").exists()
+    found = compress_run(silent, tmp_path / "out", keep=0.5, strategy="variance")
+    assert found.num_dead == 128 and found.notes == ()
+
+
+def test_a_share_that_reaches_into_dead_features_says_how_many(run, tmp_path):
+    counts = run.features.counts.numpy()
+    dead = int((counts == 0).sum())
+    assert 0 < dead < 200  # otherwise this test shows nothing
+    for strategy in ("discriminative", "bottom_tail"):
+        found = compress_run(run, tmp_path / strategy, keep=0.98, strategy=strategy)
+        inside = int((counts[found.kept.indices] == 0).sum())
+        assert found.to_json()["num_dead"] == inside > 0
+        assert (
+            f"{inside} of the {len(found.kept)} features kept by {strategy} are dead"
+            in found.notes[0]
+        )
+        assert f"of 256 features {dead} are never active" in found.lines()[-1]
+    assert compress_run(run, tmp_path / "d").notes == ()
+    assert compress_run(run, tmp_path / "r", keep=0.98, strategy="random").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        (["--test", "RUN", "--strategy", "random", "--format", "npy"], "--strategy, --format"),
+        (["--test", "RUN", "--seed", "1", "--index", "none"], "--index, --seed"),
+        (["--test", "RUN", "--keep", "0.5"], "--keep"),
+        (["--keep", "0.5", "--shares", "0.5", "--C", "1"], "--shares, --C"),
+        (["--labels", "a.csv", "--test-labels", "b.csv"], "--labels, --test-labels"),
+        (["--seeds", "2", "--device", "cpu"], "--seeds, --device"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run, tmp_path, words, left_out):
+    given = [str(run.path) if word == "RUN" else word for word in words]
+    options = compress_parser().parse_args([str(run.path), *given, "--out", str(tmp_path / "out")])
+    with pytest.raises(SettingsError, match=f"leave out {left_out}$"):
+        compress(options)
+
+
+def test_the_options_reach_what_they_are_for(run, tmp_path, capsys):
+    words = [str(run.path), "--keep", "0.5", "--strategy", "random", "--seed", "7"]
+    compress(
+        compress_parser().parse_args([*words, "--format", "parquet", "--out", str(tmp_path / "o")])
+    )
+    kept = KeptFeatures.load(tmp_path / "o" / "kept.json")
+    expected = kept_indices("random", 0.5, run.features.counts.numpy(), seed=7)
+    np.testing.assert_array_equal(kept.indices, expected)
+    assert (tmp_path / "o" / "embeddings.parquet").exists()
+    words = [
+        str(run.path),
+        "--test",
+        str(run.path),
+        "--shares",
+        "0.5",
+        "--seeds",
+        "2",
+        "--C",
+        "0.01",
+    ]
+    compress(compress_parser().parse_args([*words, "--out", str(tmp_path / "c"), "--json"]))
+    content = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "C = 0.01" in content["probe"]
+    assert {p["strategy"]: len(p["accuracies"]) for p in content["points"]}["random"] == 2
+    # 119 images are fewer than the 256 features, which probe says, too.
+    assert "are fewer than the 256 features" in content["notes"][0]
+    assert content["notes"][0] in (tmp_path / "c" / "compression.md").read_text()

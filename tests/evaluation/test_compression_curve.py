@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
-from qscore_fast.evaluation.compression import compression_curve, kept_indices
+from qscore_fast.evaluation.compression import compression_curve, kept_indices, subset_probes
 from qscore_fast.evaluation.feature_rows import FeatureRows
 
 
@@ -116,6 +117,44 @@ def test_the_files_hold_every_point(curve, tmp_path):
         assert f">{label}<" in drawing
     curve.write(tmp_path / "again")
     assert (tmp_path / "again" / "compression.svg").read_text() == drawing
+
+
+def test_probes_that_did_not_converge_and_dead_features_are_told(
+    data, curve, monkeypatch, tmp_path
+):
+    assert all(point.converged for point in curve.points) and curve.full_converged
+    x, y, tx, ty, counts = data
+    assert (counts == 0).sum() > 10  # pixels at the border
+    for point in curve.points:
+        if point.strategy in ("random", "pca"):
+            assert point.num_dead is None
+            continue
+        kept = kept_indices(point.strategy, point.share, counts, variances=x.var(0))
+        assert point.num_dead == (counts[kept] == 0).sum()
+    assert [
+        note for note in curve.all_notes if "never active" in note and "bottom_tail at 20 %" in note
+    ]
+
+    short = partial(subset_probes.fit_logistic, max_iterations=3)
+    monkeypatch.setattr(subset_probes, "fit_logistic", short)
+    hasty = compression_curve(
+        FeatureRows.of(x),
+        y,
+        FeatureRows.of(tx),
+        ty,
+        counts,
+        shares=(0.5,),
+        C=0.01,
+        pca=False,
+        num_seeds=1,
+    )
+    content = json.loads(hasty.write(tmp_path)[0].read_text())
+    assert [point["converged"] for point in content["points"]] == [False] * 5
+    assert content["full_converged"] is False
+    note = content["notes"][0]
+    assert note.startswith("6 of 6 probes used up their steps")
+    assert "all features, discriminative at 50 %, random at 50 %" in note
+    assert f"Note: {note}." in hasty.to_markdown().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,14 @@ import pyarrow.parquet as pq
 
 from qscore_fast.errors import MissingExtraError, SettingsError
 from qscore_fast.evaluation.compression.kept_features import KeptFeatures
-from qscore_fast.evaluation.compression.selection import Strategy, column_variances, kept_indices
+from qscore_fast.evaluation.compression.selection import (
+    Strategy,
+    column_variances,
+    dead_note,
+    kept_indices,
+)
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing
@@ -37,6 +43,8 @@ class CompressedRun:
         index_bytes: of the FAISS index's file; None without one.
         full_index_bytes: of the same index of all r features: its entries alone, without the file's header.
         files: in the order in which they were written.
+        num_dead: of the kept features, those that are never active in the run's census.
+        notes: what a user should know, one sentence each.
     """
 
     kept: KeptFeatures
@@ -46,18 +54,22 @@ class CompressedRun:
     index_bytes: int | None
     full_index_bytes: int | None
     files: tuple[Path, ...]
+    num_dead: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "num_features": self.kept.num_features,
             "num_kept": len(self.kept),
+            "num_dead": self.num_dead,
             "strategy": self.kept.strategy,
             "num_rows": self.num_rows,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "index_bytes": self.index_bytes,
             "full_index_bytes": self.full_index_bytes,
+            "notes": list(self.notes),
             "files": [str(path) for path in self.files],
         }
 
@@ -71,7 +83,7 @@ class CompressedRun:
         ]
         if self.index_bytes is not None and self.full_index_bytes is not None:
             found.append(f"index {_mib(self.full_index_bytes)} -> {_mib(self.index_bytes)} MiB")
-        return found
+        return [*found, *(f"note: {note}" for note in self.notes)]
 
 
 def compress_run(
@@ -83,6 +95,7 @@ def compress_run(
     file_format: FileFormat = "npy",
     index: IndexKind = "none",
     seed: int = 0,
+    finite_only: bool = False,
 ) -> CompressedRun:
     """Write the kept features of every representation of a run, part by part.
 
@@ -100,9 +113,11 @@ def compress_run(
         file_format: of the representations.
         index: the FAISS index, if any.
         seed: of ``random``.
+        finite_only: leave images with NaN or Inf out instead of refusing the run.
 
     Raises:
-        SettingsError: a setting out of range, a strategy without a share, or an empty D.
+        SettingsError: a setting out of range, a strategy without a share, an empty D, a strategy by activity
+            where no feature is ever active, or NaN or Inf.
         StoreError: no complete run, no embeddings, or a folder that cannot be written.
         MissingExtraError: an index without FAISS.
     """
@@ -113,12 +128,15 @@ def compress_run(
         )
     faiss = None if index == "none" else _faiss()
     run = run if isinstance(run, ScoreRun) else ScoreRun(run)
-    rows = FeatureRows.of(run)
+    finite = FiniteRows.of(run, finite_only=finite_only)
+    rows = finite.rows
     kept = _kept(run, rows, keep, strategy, seed)
     reduced = rows.select(kept.indices)
     folder = made_folder(out)
 
-    ids = run.scores()[ID].combine_chunks()
+    counts = run.features.counts.numpy()
+    note = dead_note(kept.strategy, kept.indices, counts)
+    ids = finite.take(run.scores()[ID].combine_chunks())
     data = folder / f"embeddings.{file_format}"
     with replacing(data) as temporary:
         if file_format == "npy":
@@ -142,7 +160,8 @@ def compress_run(
     kept.save(files[-1])
     return CompressedRun(
         kept, len(rows), rows.num_bytes, data.stat().st_size, index_bytes, full_index_bytes,
-        tuple(files),
+        tuple(files), int((counts[kept.indices] == 0).sum()),
+        (*finite.notes, *([note] if note else [])),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.compression.curve_figure import save_curve
+from qscore_fast.evaluation.compression.selection import BY_ACTIVITY
 from qscore_fast.scoring.atomic import made_folder, write_text
 
 # Two standard errors of a paired mean, 95 % of a normal distribution.
@@ -32,6 +33,9 @@ class CurvePoint:
         difference: mean accuracy less that of ``random`` at the same share; None without it.
         interval: 95 % of ``difference``: a normal interval of the paired difference over the test images,
             for these subsets and this training set.
+        converged: whether the optimiser of every seed's probe ended at a minimum.
+        num_dead: of the features kept, those that are never active in the census, by which strategies order
+            them; None where the features differ by seed, or are components.
     """
 
     strategy: str
@@ -40,6 +44,8 @@ class CurvePoint:
     accuracies: tuple[float, ...]
     difference: float | None = None
     interval: tuple[float, float] | None = None
+    converged: bool = True
+    num_dead: int | None = None
 
     @property
     def mean(self) -> float:
@@ -62,6 +68,8 @@ class CompressionCurve:
         num_train, num_test, num_classes: of the probe.
         points: strategies in the order asked for, shares descending.
         probe: what was trained, in words.
+        full_converged: whether the optimiser of the probe on all features ended at a minimum.
+        notes: what a reader should know, one sentence each.
         right: (n,) bool by strategy, share and seed, which test images each probe got right, for paired
             comparisons; of all features under ("all", 1.0, 0). Not in the files.
     """
@@ -73,6 +81,8 @@ class CompressionCurve:
     num_classes: int
     points: tuple[CurvePoint, ...]
     probe: str
+    full_converged: bool = True
+    notes: tuple[str, ...] = ()
     right: dict[tuple[str, float, int], np.ndarray] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -85,6 +95,7 @@ class CompressionCurve:
         """Plain values."""
         return {
             "full_accuracy": self.full_accuracy,
+            "full_converged": self.full_converged,
             "num_features": self.num_features,
             "num_train": self.num_train,
             "num_test": self.num_test,
@@ -100,10 +111,34 @@ class CompressionCurve:
                     "accuracies": list(point.accuracies),
                     "difference_to_random": point.difference,
                     "interval": point.interval and list(point.interval),
+                    "converged": point.converged,
+                    "num_dead": point.num_dead,
                 }
                 for point in self.points
             ],
+            "notes": self.all_notes,
         }
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and what the points themselves say."""
+        notes = list(self.notes)
+        names = [f"{p.strategy} at {100 * p.share:g} %" for p in self.points if not p.converged]
+        if not self.full_converged:
+            names.insert(0, "all features")
+        if names:
+            notes.append(
+                f"{len(names)} of {len(self.points) + 1} probes used up their steps, so their accuracy may "
+                f"still change a little: {', '.join(names)}"
+            )
+        dead = [p for p in self.points if p.num_dead and p.strategy in BY_ACTIVITY]
+        if dead:
+            names = [f"{p.num_dead:,} in {p.strategy} at {100 * p.share:g} %" for p in dead]
+            notes.append(
+                "features that are never active in the census are among those kept, which says nothing about "
+                f"their order: {', '.join(names)}"
+            )
+        return notes
 
     def to_markdown(self) -> str:
         """A row a strategy, a column a share; accuracies in per cent, the spread over seeds beside them."""
@@ -121,6 +156,8 @@ class CompressionCurve:
                 + " |"
             )
         lines += ["", f"All {self.num_features:,} features: {100 * self.full_accuracy:.2f} %."]
+        for note in self.all_notes:
+            lines += ["", f"Note: {note}."]
         return "\n".join(lines) + "\n"
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
@@ -147,12 +184,16 @@ def points_of(
     shares: Sequence[float],
     sizes: dict[tuple[str, float], int],
     correct: dict[tuple[str, float, int], np.ndarray],
+    converged: dict[tuple[str, float, int], bool],
+    dead: dict[tuple[str, float], int],
 ) -> tuple[CurvePoint, ...]:
     """The points, from which test images each probe got right.
 
     Args:
         sizes: k by strategy and share.
-        correct: (n,) bool by strategy, share and seed.
+        correct: (n,) bool by strategy, share and seed. converged: of the probes' optimisers, likewise.
+        dead: how many of the features are never active in the census, by strategy and share,
+            where that does not differ by seed.
 
     Raises:
         SettingsError: no strategy or no share.
@@ -184,7 +225,13 @@ def points_of(
                 )
                 interval = (difference - half, difference + half)
             size = sizes[strategy, share]
-            points.append(CurvePoint(strategy, share, size, tuple(own), difference, interval))
+            ended = all(ok for key, ok in converged.items() if key[:2] == (strategy, share))
+            points.append(
+                CurvePoint(
+                    strategy, share, size, tuple(own), difference, interval, ended,
+                    dead.get((strategy, share)),
+                )
+            )  # fmt: skip
     return tuple(points)
 
 

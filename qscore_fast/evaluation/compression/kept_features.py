@@ -49,16 +49,30 @@ class KeptFeatures:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def apply(self, h: Any) -> Any:
+    def apply(self, h: Any, fingerprint: str | None = None) -> Any:
         """``h[..., indices]`` of an array or tensor (..., r).
 
+        Args:
+            fingerprint: of the encoder that h is of (``run.features.fingerprint``, ``encoder.fingerprint``);
+                needed where these features know theirs, for the r of two encoders is often the same.
+
         Raises:
-            SettingsError: the last dimension is not r.
+            SettingsError: the last dimension is not r, or h is of another encoder, or of an unnamed one.
         """
         if h.shape[-1:] != (self.num_features,):
             raise SettingsError(
                 f"h has shape {tuple(h.shape)}: these are features of an encoder with r = "
                 f"{self.num_features}"
+            )
+        if fingerprint is None and self.fingerprint is not None:
+            raise SettingsError(
+                f"these are features of the encoder with fingerprint {self.fingerprint:.12}...: say that h "
+                "is of the same one (fingerprint=run.features.fingerprint)"
+            )
+        if fingerprint is not None and self.fingerprint not in (None, fingerprint):
+            raise SettingsError(
+                f"these are features of another encoder (fingerprint {self.fingerprint:.12}..., that of h is "
+                f"{fingerprint:.12}...): choose them again with qscore compress"
             )
         return h[..., self.indices]
 

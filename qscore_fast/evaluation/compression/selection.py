@@ -12,6 +12,7 @@ from qscore_fast.evaluation.feature_rows import FeatureRows
 
 Strategy = Literal["discriminative", "random", "top_tail", "bottom_tail", "variance"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+BY_ACTIVITY: tuple[Strategy, ...] = ("discriminative", "top_tail", "bottom_tail")
 
 # Of what is left out, the part above the band: 5 of 55 at the published band, the 50th to 95th percentile.
 UPPER_PART = 5 / 55
@@ -38,18 +39,24 @@ def kept_indices(
 ) -> np.ndarray:
     """The features that a strategy keeps, int64 ascending, exactly ``num_kept(r, share)`` of them.
 
-    Features are ordered by A_j, equal ones by index; dead ones come first. ``discriminative`` keeps a band
-    of that order: both ends move inwards in the proportion of the published band, which it is at a share of
-    0.45 but for ties. ``top_tail`` and ``bottom_tail`` keep the most and the least active, ``variance`` those
-    of the largest variance, ``random`` any, by ``seed``.
+    Features are ordered by A_j, equal ones by index; dead ones come first, which :func:`dead_note` tells of.
+    ``discriminative`` keeps a band of that order: both ends move inwards in the proportion of the published
+    band, which it is at a share of 0.45 but for ties. ``top_tail`` and ``bottom_tail`` keep the most and the
+    least active, ``variance`` those of the largest variance, ``random`` any, by ``seed``.
 
     Args:
         counts: (r,) samples that have feature j in L, as in ``DiscriminativeFeatures.counts``.
         variances: (r,), for ``variance``.
 
     Raises:
-        SettingsError: an unknown strategy, a share outside 0 to 1, or ``variance`` without variances.
+        SettingsError: an unknown strategy, a share outside 0 to 1, ``variance`` without variances, or a
+            strategy by activity where no feature is ever active.
     """
+    if strategy in BY_ACTIVITY and not counts.any():
+        raise SettingsError(
+            f"no feature is ever active in the census, so the strategy {strategy} has no order to go by: "
+            "discover the features at a smaller eps (qscore discover --eps), or keep by variance or at random"
+        )
     r, k = len(counts), num_kept(len(counts), share)
     by_activity = np.argsort(counts, kind="stable")
     match strategy:
@@ -69,6 +76,22 @@ def kept_indices(
         case _:
             raise SettingsError(f"strategy is {strategy!r}: give one of {', '.join(STRATEGIES)}")
     return np.sort(chosen).astype(np.int64)
+
+
+def dead_note(strategy: str, kept: np.ndarray, counts: np.ndarray) -> str | None:
+    """What a user should know where a strategy by activity keeps features that are never active.
+
+    Args:
+        kept: (k,) indices. counts: (r,) samples that have each feature in L.
+    """
+    dead = counts == 0
+    inside = int(dead[kept].sum())
+    if strategy not in BY_ACTIVITY or not inside:
+        return None
+    return (
+        f"{inside:,} of the {len(kept):,} features kept by {strategy} are dead: of {len(counts):,} features "
+        f"{int(dead.sum()):,} are never active in the census, which says nothing about their order"
+    )
 
 
 def column_variances(rows: FeatureRows, block: int = 8192) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from qscore_fast.evaluation.compression.selection import (
     num_kept,
 )
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import FiniteRows
+from qscore_fast.evaluation.fit_for_probes import check_two_classes, few_rows_notes
 from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
 from qscore_fast.evaluation.run_pair import Run, run_pair
 
@@ -42,6 +45,7 @@ def compression_curve_of_runs(
     num_seeds: int = 4,
     C: float | None = None,
     device: str | torch.device = "cpu",
+    finite_only: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> CompressionCurve:
     """:func:`compression_curve` of two runs of one encoder; features are ordered by the training run's A_j.
@@ -49,19 +53,22 @@ def compression_curve_of_runs(
     Args:
         train, test: finished runs with embeddings, or their folders.
         labels, test_labels: files with sample_id and label, where a run has no labels of its own.
+        finite_only: leave images with NaN or Inf out instead of refusing their run.
 
     Raises:
-        SettingsError: other encoders, labels that are missing, or a setting out of range.
+        SettingsError: other encoders or preprocessing, labels that are missing, NaN or Inf, no feature that
+            is ever active, or a setting out of range.
         StoreError: a run is not complete, or has no embeddings.
     """
     train, test = run_pair(train, test)
     known = ClassLabels.of_run(train, labels)
     wanted = ClassLabels.of_run(test, test_labels, known.classes)
-    return compression_curve(
-        FeatureRows.of(train),
-        known,
-        FeatureRows.of(test),
-        wanted,
+    found, asked = (FiniteRows.of(run, finite_only=finite_only) for run in (train, test))
+    curve = compression_curve(
+        found.rows,
+        found.labels(known),
+        asked.rows,
+        asked.labels(wanted),
         train.features.counts.numpy(),
         shares=shares,
         num_seeds=num_seeds,
@@ -69,6 +76,7 @@ def compression_curve_of_runs(
         device=device,
         progress=progress,
     )
+    return replace(curve, notes=(*curve.notes, *found.notes, *asked.notes))
 
 
 def compression_curve(
@@ -100,10 +108,10 @@ def compression_curve(
         progress: hears what is being done.
 
     Raises:
-        SettingsError: one class only, a share outside 0 to 1, or sizes that do not fit.
+        SettingsError: one class only, a share outside 0 to 1, no feature that is ever active, or sizes that
+            do not fit.
     """
-    if labels.num_classes < 2:
-        raise SettingsError(f"all samples are of class {labels.classes[0]!r}: a probe needs two")
+    check_two_classes(labels)
     if train.num_features != test.num_features or len(counts) != train.num_features:
         raise SettingsError(
             f"r is {train.num_features} in training, {test.num_features} in the test and {len(counts)} in "
@@ -111,9 +119,6 @@ def compression_curve(
         )
     if num_seeds < 1:
         raise SettingsError(f"num_seeds is {num_seeds}: give 1 or more")
-    if C is None:
-        C = chosen_C(train, labels.targets, labels.num_classes, device=device)
-        progress(f"C = {C:.3g}, chosen on a held-out tenth of the training images")
     variances = column_variances(train) if "variance" in strategies else None
     subsets: dict[Key, np.ndarray] = {("all", 1.0, 0): np.arange(train.num_features)}
     for strategy in strategies:
@@ -122,10 +127,18 @@ def compression_curve(
                 subsets[strategy, share, seed] = kept_indices(
                     strategy, share, counts, variances=variances, seed=seed
                 )
+    if C is None:
+        C = chosen_C(train, labels.targets, labels.num_classes, device=device)
+        progress(f"C = {C:.3g}, chosen on a held-out tenth of the training images")
     progress(f"training {len(subsets)} probes on raw features together")
-    correct = _correct(train, labels, test, test_labels, subsets, C, device)
-    full = correct.pop(("all", 1.0, 0))
+    answers = _correct(train, labels, test, test_labels, subsets, C, device)
+    full, full_converged = answers.pop(("all", 1.0, 0))
     sizes = {key[:2]: len(found) for key, found in subsets.items() if key[0] != "all"}
+    dead = {
+        key[:2]: int((counts[found] == 0).sum())
+        for key, found in subsets.items()
+        if key[0] != "random"
+    }
     if pca:
         axes = {(PCA, s, 0): np.arange(num_kept(train.num_features, s)) for s in shares}
         progress(f"training {len(axes)} probes on principal components together")
@@ -135,7 +148,7 @@ def compression_curve(
                 turned(rows, mean, basis, Path(folder) / f"{number}.npy")
                 for number, rows in enumerate((train, test))
             ]
-            correct |= _correct(sides[0], labels, sides[1], test_labels, axes, C, device)
+            answers |= _correct(sides[0], labels, sides[1], test_labels, axes, C, device)
         sizes |= {key[:2]: len(found) for key, found in axes.items()}
     return CompressionCurve(
         float(full.mean()),
@@ -143,9 +156,18 @@ def compression_curve(
         len(train),
         len(test),
         labels.num_classes,
-        points_of([*strategies, *([PCA] if pca else [])], shares, sizes, correct),
+        points_of(
+            [*strategies, *([PCA] if pca else [])],
+            shares,
+            sizes,
+            {key: right for key, (right, _) in answers.items()},
+            {key: ended for key, (_, ended) in answers.items()},
+            dead,
+        ),
         f"multinomial logistic regression, L-BFGS, C = {C:.4g}",
-        {("all", 1.0, 0): full, **correct},
+        full_converged,
+        tuple(few_rows_notes(train)),
+        {("all", 1.0, 0): full, **{key: right for key, (right, _) in answers.items()}},
     )
 
 
@@ -157,8 +179,8 @@ def _correct(
     subsets: dict[Key, np.ndarray],
     C: float,
     device: str | torch.device,
-) -> dict[Key, np.ndarray]:
-    """Which test rows each probe gets right, (n,) bool."""
+) -> dict[Key, tuple[np.ndarray, bool]]:
+    """Which test rows each probe gets right, (n,) bool; and whether its optimiser ended at a minimum."""
     problem = SoftmaxProblem(train, labels.targets, labels.num_classes, device=device)
     fits = fit_logistic(problem, [C] * len(subsets), list(subsets.values()), tolerance=TOLERANCE)
     found: list[list[np.ndarray]] = [[] for _ in fits]
@@ -169,4 +191,7 @@ def _correct(
         for own, fit in zip(found, fits, strict=True):
             own.append((fit.logits(h).argmax(1) == wanted).cpu().numpy())
         start += len(block)
-    return {key: np.concatenate(own) for key, own in zip(subsets, found, strict=True)}
+    return {
+        key: (np.concatenate(own), fit.converged)
+        for key, own, fit in zip(subsets, found, fits, strict=True)
+    }

@@ -20,7 +20,8 @@ def row_scores(h: Tensor, eps: float = 4.0) -> dict[str, Tensor]:
 
     Returns:
         v1_score, l1_norm, l2_norm, max_z, max_activation, num_highly_active, hoyer, gini: (n,) float32,
-        float64 for float64 h. A row of zeros has 0 in all of them; a constant one 0 in v1_score and max_z.
+        float64 for float64 h. A row of zeros has 0 in all of them; a constant one 0 in v1_score and max_z. A
+        row with NaN or Inf has NaN in v1_score, max_z, hoyer and gini.
 
     Raises:
         SettingsError: h is no matrix with two features or more.
@@ -49,7 +50,7 @@ def v1_score(max_z: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
 def hoyer(l1: Tensor, l2: Tensor, num_features: int) -> Tensor:
     """(...,): 0 for entries of equal size, 1 for one entry that is not 0; 0 for a row of zeros."""
     root = math.sqrt(num_features)
-    return torch.where(l2 > 0, (root - _quotient(l1, l2)) / (root - 1), 0.0)
+    return torch.where(l2 == 0, 0.0, (root - _quotient(l1, l2)) / (root - 1))
 
 
 def gini(h: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def gini(h: Tensor) -> Tensor:
     r = h.shape[-1]
     weight = torch.arange(r, 0, -1, dtype=size.dtype, device=h.device).sub_(0.5).div_(r)
     total = size.sum(-1)
-    return torch.where(total > 0, 1 - 2 * _quotient(size @ weight, total), 0.0)
+    return torch.where(total == 0, 0.0, 1 - 2 * _quotient(size @ weight, total))
 
 
 def check_matrix(name: str, h: Tensor) -> None:
@@ -75,4 +76,5 @@ def check_matrix(name: str, h: Tensor) -> None:
 
 
 def _quotient(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)
+    """a / b for b of 0 or more, and 0 where b is 0; NaN stays NaN."""
+    return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))

@@ -128,6 +128,7 @@ def evaluate_run(
         reference=None if reference is None else _opened(reference),
         views=[_opened(view) for view in views],
         settings=settings,
+        evaluated=scored,
     )
     scored, rows = _in_all_views(found.scores, scored, rows)
     taken = sorted(set(given) & set(found.scores))

@@ -20,7 +20,10 @@ from qscore_fast.evaluation.failure.neighbours import (
 )
 from qscore_fast.evaluation.failure.row_scores import gini, hoyer, v1_score
 from qscore_fast.evaluation.failure.view_consistency import consistency
+from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import FiniteRows, finite_mask, non_finite
 from qscore_fast.evaluation.joined_views import JoinedViews
+from qscore_fast.evaluation.run_pair import check_same_space
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.store import Store
@@ -81,6 +84,7 @@ def scores_of_run(
     reference: ScoreRun | None = None,
     views: Sequence[ScoreRun] = (),
     settings: RivalSettings | None = None,
+    evaluated: np.ndarray | None = None,
 ) -> RunScores:
     """Every score of :data:`RIVALS` that the run's store allows, without labels.
 
@@ -92,15 +96,19 @@ def scores_of_run(
             default the run itself, each image without itself among its neighbours.
         views: runs of other views of the same images by the same encoder.
         settings: parameters.
+        evaluated: (m,) the rows of ``run.scores()`` that matter; all by default. Elsewhere an embedding may
+            hold NaN or Inf: it has NaN for a score, and is nobody's neighbour. Such embeddings of
+            ``reference`` are left out, with a note.
 
     Raises:
-        SettingsError: runs of different encoders or images, or a setting out of range.
+        SettingsError: runs of different encoders or images, NaN or Inf in what is evaluated, or a setting out
+            of range.
         StoreError: a run's file is missing or damaged.
     """
     settings = settings or RivalSettings()
     store = Store(run.path)
     for other in (*([reference] if reference else []), *views):
-        _check_encoder(store, Store(other.path))
+        check_same_space(run, other)
     table = run.scores()
     if len(table) == 0:
         raise SettingsError(f"the run in {run.path} has no scored images: there is nothing to rank")
@@ -131,45 +139,76 @@ def scores_of_run(
             "without embeddings (--embeddings npy)"
         )
     else:
-        found["gini"] = torch.cat([gini(block) for block in _blocks(run, settings.device)])
-        found |= _against_reference(run, reference, settings, notes)
+        finite = _finite(run, evaluated)
+        rows = FeatureRows.of(run).where(finite)
+        of_rows = {"gini": torch.cat([gini(block) for block in _blocks(rows, settings.device)])}
+        of_rows |= _against_reference(run, rows, reference, settings, notes)
+        found |= {name: _spread(score, finite) for name, score in of_rows.items()}
         if views:
             found["consistency"] = _consistency(run, views, settings.device, notes)
     return RunScores({name: s.double().cpu().numpy() for name, s in found.items()}, notes)
 
 
-def _against_reference(
-    run: ScoreRun, reference: ScoreRun | None, settings: RivalSettings, notes: list[str]
-) -> dict[str, Tensor]:
-    other = reference or run
-    if Store(other.path).record.asked["embeddings"] == "none":
-        raise SettingsError(
-            f"the reference run in {other.path} has no embeddings: score it with --embeddings npy"
+def _finite(run: ScoreRun, evaluated: np.ndarray | None) -> np.ndarray:
+    """(N,) bool: the images whose embeddings are finite; SettingsError unless the evaluated ones are."""
+    finite = finite_mask(FeatureRows.of(run))
+    fine = finite.copy()
+    if evaluated is not None:
+        fine[np.setdiff1d(np.arange(len(fine)), evaluated)] = True
+    if not fine.all():
+        raise non_finite(
+            run, fine, "evaluate the others alone (a file of --correct without them, and --subset)"
         )
+    return finite
+
+
+def _spread(scores: Tensor, finite: np.ndarray) -> Tensor:
+    """(N,): the scores of the finite rows at their places, NaN elsewhere."""
+    spread = scores.new_full((len(finite),), torch.nan)
+    spread[torch.from_numpy(finite).to(scores.device)] = scores
+    return spread
+
+
+def _against_reference(
+    run: ScoreRun,
+    rows: FeatureRows,
+    reference: ScoreRun | None,
+    settings: RivalSettings,
+    notes: list[str],
+) -> dict[str, Tensor]:
+    same = reference is None or reference.path.resolve() == run.path.resolve()
+    others = rows
     if reference is None:
         notes.append(
             "kNN, Mahalanobis and PCA residual take the evaluated images themselves as the reference set "
             "(--reference names another run)"
         )
-    same = other.path.resolve() == run.path.resolve()
+    elif Store(reference.path).record.asked["embeddings"] == "none":
+        raise SettingsError(
+            f"the reference run in {reference.path} has no embeddings: score it with --embeddings npy"
+        )
+    elif not same:
+        usable = FiniteRows.of(reference, finite_only=True)
+        others = usable.rows
+        notes.extend(usable.notes)
     found: dict[str, Tensor] = {}
     _try(
         "kNN distance and density", notes,
         lambda: found.update(neighbour_scores(torch.cat(list(nearest_distances(
-            _blocks(run, settings.device, QUERIES),
-            lambda: _blocks(other, settings.device, REFERENCES),
+            _blocks(rows, settings.device, QUERIES),
+            lambda: _blocks(others, settings.device, REFERENCES),
             settings.k, same=same,
         ))))),
     )  # fmt: skip
 
     def gaussian() -> None:
-        fitted = Gaussian.fit(_blocks(other, settings.device))
+        fitted = Gaussian.fit(_blocks(others, settings.device))
         residual = [
-            fitted.pca_residual(b, settings.explained) for b in _blocks(run, settings.device)
+            fitted.pca_residual(b, settings.explained) for b in _blocks(rows, settings.device)
         ]
         found["pca_residual"] = -torch.cat(residual)
         distance = [
-            fitted.mahalanobis(b, settings.regularisation) for b in _blocks(run, settings.device)
+            fitted.mahalanobis(b, settings.regularisation) for b in _blocks(rows, settings.device)
         ]
         found["mahalanobis"] = -torch.cat(distance)
 
@@ -213,13 +252,15 @@ def _consistency(
     found = torch.full((len(run.scores()),), torch.nan)
     parts = (torch.from_numpy(block).to(device).float() for block in joined.blocks())
     same = torch.cat([consistency(list(part.unbind(1))) for part in parts])
+    if lost := int(same.isnan().sum()):
+        notes.append(f"{lost:,} images hold NaN or Inf in a view: consistency leaves them out")
     found[torch.from_numpy(joined.rows[0])] = same.cpu()
     return found
 
 
-def _blocks(run: ScoreRun, device: str | torch.device, rows: int = QUERIES) -> Iterator[Tensor]:
+def _blocks(rows: FeatureRows, device: str | torch.device, size: int = QUERIES) -> Iterator[Tensor]:
     """The embeddings as float32, so many rows a block (the last has fewer), whatever the parts hold."""
-    for block in _regrouped((b for b in run.iter_embeddings() if len(b)), rows):
+    for block in _regrouped(rows.parts, size):
         yield torch.from_numpy(block.astype(np.float32)).to(device)
 
 
@@ -237,15 +278,6 @@ def _regrouped(arrays: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
                 waiting, count = [], 0
     if waiting:
         yield np.concatenate(waiting)
-
-
-def _check_encoder(store: Store, other: Store) -> None:
-    """SettingsError if the other run's vectors lie in another space."""
-    for what in ("encoder", "preprocess"):
-        if store.record.asked.get(what) != other.record.asked.get(what):
-            raise SettingsError(
-                f"{other.path} was scored with another {what} than {store.path}: give a run of the same one"
-            )
 
 
 def _tensor(table: pa.Table, name: str) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.evaluation.knn import IndexName, Weighting, searched, votes
 from qscore_fast.evaluation.run_pair import Run, run_pair
 from qscore_fast.evaluation.sample_file import ID
@@ -35,7 +35,7 @@ class KNNProbe:
         k: of the answers: 20 if it was asked for, else the smallest.
         classes: the C names.
         sample_ids: (n,). targets, prediction: (n,) int64. confidence: (n,) the share of the votes.
-        recall: of the index. settings: of the search and the vote.
+        recall: of the index. settings: of the search and the vote. notes: what a user should know.
     """
 
     accuracies: dict[int, tuple[float, float]]
@@ -47,6 +47,7 @@ class KNNProbe:
     confidence: np.ndarray
     recall: float
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -62,6 +63,7 @@ class KNNProbe:
             "num_classes": len(self.classes),
             "recall": self.recall,
             "settings": self.settings,
+            "notes": list(self.notes),
             "accuracy_by_class": {
                 name: float(hit / count) if count else None
                 for name, hit, count in zip(self.classes, hits, total, strict=True)
@@ -74,7 +76,8 @@ class KNNProbe:
             f"k = {k}: top-1 {100 * top1:.2f} %, top-5 {100 * top5:.2f} %"
             for k, (top1, top5) in self.accuracies.items()
         ]
-        return [*found, f"{self.settings['index']}, recall {self.recall:.4f}"]
+        found.append(f"{self.settings['index']}, recall {self.recall:.4f}")
+        return [*found, *(f"note: {note}" for note in self.notes)]
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write knn.parquet (sample_id, label, prediction, correct, confidence at ``k``) and knn.json.
@@ -109,6 +112,7 @@ def knn_probe(
     labels: str | os.PathLike[str] | None = None,
     test_labels: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    finite_only: bool = False,
 ) -> KNNProbe:
     """Classify a run's images by the nearest ones of another run, for every k from one search.
 
@@ -119,10 +123,11 @@ def knn_probe(
         ks: numbers of neighbours.
         index: see ``searched``.
         labels, test_labels: files with sample_id and label, where a run has no labels of its own.
+        finite_only: leave images with NaN or Inf out instead of refusing their run.
 
     Raises:
-        SettingsError: other encoders, labels that are missing or unknown to the training images, k or T out
-            of range, NaN or Inf.
+        SettingsError: other encoders or preprocessing, labels that are missing or unknown to the training
+            images, k or T out of range, NaN or Inf.
         StoreError: a run is not complete, or has no embeddings.
         MissingExtraError: FAISS was asked for and is not installed.
     """
@@ -131,7 +136,9 @@ def knn_probe(
     train, test = run_pair(train, test)
     known = ClassLabels.of_run(train, labels)
     wanted = ClassLabels.of_run(test, test_labels, known.classes)
-    found = searched(FeatureRows.of(test), FeatureRows.of(train), max(ks), index, device=device)
+    references, queries = (FiniteRows.of(run, finite_only=finite_only) for run in (train, test))
+    known, wanted = references.labels(known), queries.labels(wanted)
+    found = searched(queries.rows, references.rows, max(ks), index, device=device)
     primary = PRIMARY if PRIMARY in ks else min(ks)
     accuracies: dict[int, tuple[float, float]] = {}
     for k in sorted(set(ks)):
@@ -149,10 +156,11 @@ def knn_probe(
         accuracies,
         primary,
         known.classes,
-        test.scores()[ID].combine_chunks(),
+        queries.take(test.scores()[ID].combine_chunks()),
         wanted.targets,
         prediction,
         confidence,
         found.recall,
         {**found.settings, "temperature": temperature, "weighting": weighting},
+        (*references.notes, *queries.notes),
     )

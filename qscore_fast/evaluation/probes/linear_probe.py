@@ -27,6 +27,8 @@ from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.evaluation.sgd import PROTOCOLS, ProtocolFit, SGDProtocol, fit_protocol
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
+ANSWERS = "probe.parquet"
+
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
@@ -100,6 +102,26 @@ class LinearProbe:
         ]
         return [*found, *(f"note: {note}" for note in self.notes)]
 
+    def write_answers(self, folder: str | os.PathLike[str]) -> Path:
+        """Write probe.parquet alone; the file.
+
+        Raises:
+            StoreError: the folder is not there or cannot be written.
+        """
+        names = pa.array(self.classes, pa.string())
+        confidence = torch.from_numpy(self.logits).double().softmax(1).amax(1).numpy()
+        columns = {
+            ID: self.sample_ids,
+            "label": names.take(pa.array(self.targets)),
+            "prediction": names.take(pa.array(self.prediction)),
+            "correct": self.correct,
+            "confidence": confidence,
+        }
+        path = Path(folder) / ANSWERS
+        with replacing(path) as temporary:
+            pq.write_table(pa.table(columns), temporary, compression="zstd")
+        return path
+
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write probe.parquet, logits.npy, probe.json and probe.npz.
 
@@ -111,20 +133,8 @@ class LinearProbe:
             StoreError: the folder cannot be made or written.
         """
         folder = made_folder(folder)
-        paths = [
-            folder / name for name in ("probe.parquet", "logits.npy", "probe.npz", "probe.json")
-        ]
-        names = pa.array(self.classes, pa.string())
-        confidence = torch.from_numpy(self.logits).double().softmax(1).amax(1).numpy()
-        columns = {
-            ID: self.sample_ids,
-            "label": names.take(pa.array(self.targets)),
-            "prediction": names.take(pa.array(self.prediction)),
-            "correct": self.correct,
-            "confidence": confidence,
-        }
-        with replacing(paths[0]) as temporary:
-            pq.write_table(pa.table(columns), temporary, compression="zstd")
+        paths = [folder / name for name in (ANSWERS, "logits.npy", "probe.npz", "probe.json")]
+        self.write_answers(folder)
         with replacing(paths[1]) as temporary, temporary.open("wb") as file:
             np.save(file, self.logits)
         with replacing(paths[2]) as temporary, temporary.open("wb") as file:
@@ -151,6 +161,7 @@ def linear_probe(
     labels: str | os.PathLike[str] | None = None,
     test_labels: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    finite_only: bool = False,
 ) -> LinearProbe:
     """Train a linear probe on a run's embeddings and ask it about another run's.
 
@@ -163,6 +174,7 @@ def linear_probe(
             tenth of the training images.
         seed: of what is held out, and of SGD's start and order.
         labels, test_labels: files with sample_id and label, where a run has no labels of its own.
+        finite_only: leave images with NaN or Inf out instead of refusing their run.
 
     Raises:
         SettingsError: an unknown protocol, or settings of another one; other encoders, one class only,
@@ -170,7 +182,7 @@ def linear_probe(
         StoreError: a run is not complete, or has no embeddings.
     """
     chosen = _protocol(protocol, epochs, rates, C)
-    data = ProbeData.of_runs(train, test, labels, test_labels)
+    data = ProbeData.of_runs(train, test, labels, test_labels, finite_only=finite_only)
     classes = data.num_classes
     fit: LogisticFit | ProtocolFit
     if chosen is not None:

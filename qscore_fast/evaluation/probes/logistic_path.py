@@ -104,6 +104,7 @@ def logistic_path(
     labels: str | os.PathLike[str] | None = None,
     test_labels: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    finite_only: bool = False,
 ) -> LogisticPath:
     """Fit logistic regression for many C, each from the solution for the next smaller one.
 
@@ -114,11 +115,12 @@ def logistic_path(
         train, test: finished runs with embeddings of one encoder, or their folders.
         C: inverse regularisations; by default fifteen, two a decade, on the scale of the rows' variance.
         labels, test_labels: files with sample_id and label, where a run has no labels of its own.
+        finite_only: leave images with NaN or Inf out instead of refusing their run.
 
     Raises:
         SettingsError, StoreError: as for ``linear_probe``.
     """
-    data = ProbeData.of_runs(train, test, labels, test_labels)
+    data = ProbeData.of_runs(train, test, labels, test_labels, finite_only=finite_only)
     problem = SoftmaxProblem(data.rows, data.targets, data.num_classes, device=device)
     if C is None:
         variance = float(problem.covariance.diagonal().mean())

@@ -15,6 +15,8 @@ from torch import Tensor
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import FiniteRows
+from qscore_fast.evaluation.fit_for_probes import check_two_classes, few_rows_notes
 from qscore_fast.evaluation.run_pair import Run, run_pair
 from qscore_fast.evaluation.sample_file import ID
 
@@ -49,38 +51,37 @@ class ProbeData:
         test: Run,
         labels: str | os.PathLike[str] | None = None,
         test_labels: str | os.PathLike[str] | None = None,
+        *,
+        finite_only: bool = False,
     ) -> ProbeData:
         """From two finished runs with embeddings.
 
         Args:
             labels, test_labels: files with sample_id and label, where a run has no labels of its own.
+            finite_only: leave images with NaN or Inf out instead of refusing their run.
 
         Raises:
-            SettingsError: other encoders, one class only, labels that are missing or unknown to the training
-                images.
+            SettingsError: other encoders or preprocessing, one class only, labels that are missing or unknown
+                to the training images, NaN or Inf.
             StoreError: a run is not complete, or has no embeddings.
         """
         train, test = run_pair(train, test)
         known = ClassLabels.of_run(train, labels)
-        if known.num_classes < 2:
-            raise SettingsError(f"all samples are of class {known.classes[0]!r}: a probe needs two")
+        check_two_classes(known)
         wanted = ClassLabels.of_run(test, test_labels, known.classes)
-        rows, notes = FeatureRows.of(train), []
-        if len(rows) < rows.num_features:
-            notes.append(
-                f"{len(rows):,} training images are fewer than the {rows.num_features:,} features: the "
-                "accuracy says more about the regularisation than about the encoder"
-            )
+        found, asked = (FiniteRows.of(run, finite_only=finite_only) for run in (train, test))
+        known, wanted = found.labels(known), asked.labels(wanted)
+        check_two_classes(known)
         return cls(
-            rows,
+            found.rows,
             known.targets,
-            FeatureRows.of(test),
+            asked.rows,
             wanted.targets,
-            test.scores()[ID].combine_chunks(),
+            asked.take(test.scores()[ID].combine_chunks()),
             known.classes,
             train.features.fingerprint,
             Path(test.path),
-            tuple(notes),
+            (*few_rows_notes(found.rows), *found.notes, *asked.notes),
         )
 
     @property
@@ -94,7 +95,7 @@ class ProbeData:
         """(n, C) float32 of a probe on the test rows.
 
         Raises:
-            SettingsError: NaN or Inf.
+            SettingsError: the probe answers with NaN or Inf.
         """
         parts = []
         for block in self.test_rows.blocks(BLOCK):
@@ -102,5 +103,8 @@ class ProbeData:
             parts.append(logits(rows).cpu())
         found = torch.cat(parts).numpy()
         if not np.isfinite(found).all():
-            raise SettingsError(f"the representations in {self.test_path} hold NaN or Inf")
+            raise SettingsError(
+                f"the probe's logits for {self.test_path} hold NaN or Inf: its representations are far "
+                "larger than those that it was trained on"
+            )
         return found
