@@ -12,10 +12,12 @@ NO_RIVALS = ("q_score", "constant", "shuffled", "confidence")
 LARGE_LOSS = 3.1
 # What the discriminative features are compared with, and what the paper says of it.
 COMPARED = {
-    "top_tail": "Discriminative features keep more accuracy than the most active ones (top tail).",
-    "bottom_tail": "Discriminative features keep more accuracy than the least active ones (bottom tail).",
-    "variance": "They keep more than those of the highest variance (the paper does not compare).",
-    "pca": "They keep more than as many principal components (the paper does not compare).",
+    "top_tail": "The most active features alone (top tail) keep less accuracy than discriminative ones.",
+    "bottom_tail": "The least active features alone (bottom tail) keep less accuracy than those, too.",
+    "variance": "Discriminative features keep more accuracy than those of the highest variance (the paper does "
+    "not compare them).",
+    "pca": "Discriminative features keep more accuracy than as many principal components (the paper does not "
+    "compare them).",
 }
 
 
@@ -124,7 +126,7 @@ def _along(compared: dict[str, Any]) -> str:
         for share, (value, _, _) in by_share.items()
     )
     return (
-        f"mean over {len(each)} shares {_points(mean, low, high)} points; {each.count(HOLDS)} of {len(each)} "
+        f"discriminative less these, mean over {len(each)} shares {_points(mean, low, high)} points; {each.count(HOLDS)} of {len(each)} "
         f"intervals lie above 0, {each.count(FAILS)} below; {points}"
     )
 

@@ -296,6 +296,12 @@ def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
     assert chain["probe"]["top1"] > 0.6  # t-shirts, trousers and pullovers
     assert chain["failure"]["num_wrong"] == round(60 * (1 - chain["probe"]["top1"]))
     assert len(chain["compression"]["points"]) == 6 * 9
+    # The paired differences are those of the curve's own means.
+    less = chain["compression"]["paired"]["less"]["random"]["by_share"]
+    for point in chain["compression"]["points"]:
+        if point["strategy"] == "discriminative":
+            expected = [point["difference_to_random"], *point["interval"]]
+            assert less[f"{point['share']:g}"] == pytest.approx(expected)
     # Every rival has a row: those that need views, and the bound that needs the probe's logits.
     scores = {score["name"]: score for score in chain["failure"]["scores"]}
     assert {"consistency", "msp", "margin", "energy"} <= set(scores)
