@@ -14,8 +14,8 @@ LARGE_LOSS = 3.1
 COMPARED = {
     "top_tail": "The most active features alone (top tail) keep less accuracy than discriminative ones.",
     "bottom_tail": "The least active features alone (bottom tail) keep less accuracy than those, too.",
-    "variance": "Discriminative features keep more accuracy than those of the highest variance (the paper does "
-    "not compare them).",
+    "variance": "Discriminative features keep more accuracy than those of the highest variance (the paper "
+    "does not compare them).",
     "pca": "Discriminative features keep more accuracy than as many principal components (the paper does not "
     "compare them).",
 }
@@ -126,8 +126,8 @@ def _along(compared: dict[str, Any]) -> str:
         for share, (value, _, _) in by_share.items()
     )
     return (
-        f"discriminative less these, mean over {len(each)} shares {_points(mean, low, high)} points; {each.count(HOLDS)} of {len(each)} "
-        f"intervals lie above 0, {each.count(FAILS)} below; {points}"
+        f"discriminative less these, mean over {len(each)} shares {_points(mean, low, high)} points; "
+        f"{each.count(HOLDS)} of {len(each)} intervals lie above 0, {each.count(FAILS)} below; {points}"
     )
 
 
