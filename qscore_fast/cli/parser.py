@@ -206,7 +206,8 @@ written to OUT:
         "--max-error-rate",
         type=float | None,
         help="stop with exit code 3 when a larger share of the images than this (0 to 1) is bad, judged "
-        "from 100 images on and at the end (default: never)",
+        "from 100 images on, after each batch, and at the end; errors.parquet then has what is known "
+        "(default: never)",
     )
     add(
         "--retry-errors",

@@ -266,8 +266,11 @@ def test_max_error_rate(
         assert run.returncode == 0, run.stderr
     else:
         assert run.returncode == 3, (run.stdout, run.stderr)
-        _is_one_clear_error(run, "max_error_rate = 0.4", "50.0 %")
-        assert "images are bad" in run.stderr
+        _is_one_clear_error(run, "max_error_rate = 0.4", "images are bad")
+        assert "as in 001.png" in run.stderr
+        known = pq.read_table(tmp_path / "out" / "errors.parquet")["sample_id"].to_pylist()
+        assert known == [f"{number:03d}.png" for number in range(1, 2 * len(known), 2)]
+        assert 100 // 2 <= len(known) < 120
         assert 0 < len(parts_of(tmp_path / "out")) < 40
         assert not (tmp_path / "out" / "scores.parquet").exists()
         assert server.run(*command).returncode == 0
