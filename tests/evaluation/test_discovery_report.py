@@ -162,10 +162,35 @@ def test_features_of_other_samples_or_encoders_are_refused(run, images, encoder)
         discovery_report(run, num_splits=-1)
 
 
+def test_an_empty_census_is_told_and_not_called_stable(run, tmp_path):
+    silent = discover(run.path, eps=30, write=False).features
+    report = discovery_report(run, silent)
+    content = json.loads(report.write(tmp_path)[0].read_text(), parse_constant=pytest.fail)
+    assert content["jaccard"] == content["jaccard_by_chance"] == [None] * 10
+    assert set(content["purity"].values()) == {None}
+    assert content["notes"] == [
+        "the Jaccard of 10 of 10 splits is undefined: D of both halves is empty",
+        "no feature has a purity: none is ever active",
+    ]
+    assert report.lines() == [f"note: {note}" for note in content["notes"]]
+    assert discovery_report(run).to_json()["notes"] == []
+
+
+def test_one_class_cannot_tell(run, tmp_path):
+    table = run.scores().select(["sample_id"]).to_pandas().assign(label="all")
+    table.to_csv(tmp_path / "one.csv", index=False)
+    report = discovery_report(run, labels=tmp_path / "one.csv")
+    (note,) = report.to_json()["notes"]
+    assert note.startswith("all images are of class 'all': every purity is 1")
+    assert report.lines()[-1] == f"note: {note}"
+
+
 def test_one_image(images, encoder):
     save_images(images.parent / "single", 1, start=5)
     single = score(images.parent / "single", encoder, images.parent / "single-run", eps=3.0)
     report = discovery_report(single)
     assert report.activity.num_samples == 1
-    assert np.isfinite(report.jaccard).all()
+    # One half holds no image, so that its D is empty, and the other's as well unless the image fills it.
+    assert np.isin(report.jaccard[~np.isnan(report.jaccard)], 0).all()
+    assert all(value is None or value == 0 for value in report.to_json()["jaccard"])
     report.write(images.parent / "single-report")

@@ -56,6 +56,19 @@ def test_row_scores() -> None:
     assert set(found) < {rival.name for rival in fp.RIVALS}
 
 
+@pytest.mark.parametrize("entry", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_that_is_not_finite_has_no_score(entry: float, dtype: torch.dtype) -> None:
+    h = normal(4, 10).to(dtype)
+    h[1, 3] = entry
+    found = fp.row_scores(h)
+    for name in ("v1_score", "max_z", "hoyer", "gini"):
+        assert found[name].isnan().tolist() == [False, True, False, False], name
+    whole = fp.row_scores(h[[0, 2, 3]])
+    for name, score in found.items():
+        torch.testing.assert_close(score[[0, 2, 3]], whole[name])
+
+
 def test_sparsity_ends() -> None:
     h = torch.zeros(3, 10)
     h[0, 4], h[1] = -7, 2

@@ -58,16 +58,15 @@ class DiscoveryReport:
 
     @property
     def jaccard(self) -> np.ndarray:
-        """(splits,): |A and B| / |A or B| of D in both halves; 1 where both are empty."""
-        both, either = self.halves.all(1).sum(1), self.halves.any(1).sum(1)
-        return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+        """(splits,): |A and B| / |A or B| of D in both halves; NaN where both are empty."""
+        return _ratio(self.halves.all(1).sum(1), self.halves.any(1).sum(1))
 
     @property
     def jaccard_by_chance(self) -> np.ndarray:
-        """(splits,): what random sets of these sizes have, about."""
+        """(splits,): what random sets of these sizes have, about; NaN where both are empty."""
         sizes = self.halves.sum(2).astype(np.float64)
         both = sizes.prod(1) / self.features.num_features
-        return both / np.maximum(sizes.sum(1) - both, 1e-300)
+        return _ratio(both, sizes.sum(1) - both)
 
     @property
     def kept_share(self) -> np.ndarray:
@@ -99,8 +98,30 @@ class DiscoveryReport:
         above = live & ~in_d & (counts > most)
         return {"below": live & ~in_d & ~above, "in_d": live & in_d, "above": above}
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know, one sentence each."""
+        found = []
+        undefined = int(np.isnan(self.jaccard).sum())
+        if undefined:
+            found.append(
+                f"the Jaccard of {undefined} of {len(self.jaccard)} splits is undefined: D of both halves is "
+                "empty"
+            )
+        if self.labels is None:
+            return found
+        classes = np.unique(self.labels.targets)
+        if not self.activity.counts.any():
+            found.append("no feature has a purity: none is ever active")
+        elif len(classes) == 1:
+            found.append(
+                f"all images are of class {self.labels.classes[int(classes[0])]!r}: every purity is 1, which "
+                "says nothing about the features"
+            )
+        return found
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; null where a Jaccard or a purity is undefined, with the reason in ``notes``."""
         purity = self.purity
         found: dict[str, Any] = {
             "num_samples": self.activity.num_samples,
@@ -110,8 +131,9 @@ class DiscoveryReport:
             "num_discriminative": len(self.features),
             "num_dead": int((self.activity.counts == 0).sum()),
             "num_features": {name: int(band.sum()) for name, band in self.bands.items()},
-            "jaccard": self.jaccard.tolist(),
-            "jaccard_by_chance": self.jaccard_by_chance.tolist(),
+            "jaccard": _or_none(self.jaccard),
+            "jaccard_by_chance": _or_none(self.jaccard_by_chance),
+            "notes": self.notes,
         }
         if purity is not None and self.labels is not None:
             found["num_classes"] = self.labels.num_classes
@@ -125,12 +147,13 @@ class DiscoveryReport:
         """For a terminal."""
         content = self.to_json()
         found = []
-        if len(self.jaccard):
+        defined = ~np.isnan(self.jaccard)
+        if defined.any():
             found.append(
-                f"D of one half of the samples against the other: Jaccard {self.jaccard.mean():.3f} over "
-                f"{len(self.jaccard)} splits (random sets: {self.jaccard_by_chance.mean():.3f})"
+                f"D of one half of the samples against the other: Jaccard {self.jaccard[defined].mean():.3f} "
+                f"over {defined.sum()} splits (random sets: {self.jaccard_by_chance[defined].mean():.3f})"
             )
-        if "purity" in content:
+        if "purity" in content and self.activity.counts.any():
             names = {"below": "below D", "in_d": "in D", "above": "above D"}
             parts = [
                 f"{title} {content['purity'][name]:.3f}"
@@ -138,7 +161,7 @@ class DiscoveryReport:
                 if content["purity"][name] is not None
             ]
             found.append(f"mean purity of the features: {', '.join(parts)}")
-        return found
+        return [*found, *(f"note: {note}" for note in self.notes)]
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write discovery.json, features.parquet (a row a feature), top_images.parquet and activations.svg.
@@ -244,6 +267,10 @@ def _band(features: DiscriminativeFeatures, counts: np.ndarray, size: int) -> np
         torch.from_numpy(counts), size, features.eps, two_sided=features.two_sided
     )
     return discriminative_features(census, features.lower, features.upper).mask.numpy()
+
+
+def _or_none(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
