@@ -244,7 +244,8 @@ def _root(path: str, root: str | None) -> str:
     """The folder of relative paths, absolute, or a URL."""
     if root is not None and not is_url(root):
         if not os.path.isdir(root):
-            raise SourceError(f"there is no folder {root} for the paths of {path}")
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            raise SourceError(f"there is no folder {root} for the paths of {shown}")
         return os.path.abspath(root)
     if root is None and is_url(path):
         root = path.rpartition("/")[0]

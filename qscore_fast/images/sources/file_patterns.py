@@ -32,7 +32,7 @@ def matching_files(location: str, *endings: str) -> tuple[Any, list[ListedFile],
         SourceError: as ``list_files``, for each of the places; or the braces are wrong.
         MissingExtraError: the URL's driver is not installed.
     """
-    if "{" not in location or (not is_url(location) and os.path.exists(location)):
+    if "{" not in location or (not is_url(location) and _is_there(location)):
         return list_files(location, *endings)
     places = expand_braces(location)
     filesystem = filesystem_of(location)[0] if is_url(location) else None
@@ -50,6 +50,11 @@ def matching_files(location: str, *endings: str) -> tuple[Any, list[ListedFile],
     start = common_start([file.path for file in once])
     named = [replace(file, name=os.fsencode(file.path[start:])) for file in once]
     return filesystem, named, others
+
+
+def _is_there(location: str) -> bool:
+    """Whether a local location is of names that have braces themselves."""
+    return os.path.exists(location) or any(glob.iglob(location, recursive=True))
 
 
 def has_wildcard(location: str) -> bool:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import AnyStr, ClassVar
 
 from qscore_fast.errors import SourceError
 from qscore_fast.images.sample_id import sample_id_of_path
@@ -180,12 +180,20 @@ class _Listing:
             path = directory + b"/" + entry.name if directory else entry.name
             if entry.is_dir(follow_symlinks=False):
                 yield path
-            elif entry.is_dir():
+            elif is_folder(entry):
                 self._links.append(path)
             elif entry.name.lower().endswith(EXTENSIONS):
                 self.found.append((path, _size(entry)))
             else:
                 self.ignored.add(entry.name)
+
+
+def is_folder(entry: os.DirEntry[AnyStr]) -> bool:
+    """Whether it is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _size(entry: os.DirEntry[bytes]) -> int:

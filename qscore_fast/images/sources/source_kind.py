@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from qscore_fast.errors import ImageError, SourceError
-from qscore_fast.images.sources.folder import EXTENSIONS
+from qscore_fast.images.sources.folder import EXTENSIONS, is_folder
 from qscore_fast.images.sources.shard_list import SHARD_EXTENSIONS
 from qscore_fast.images.sources.source import is_url
 
@@ -127,7 +127,7 @@ _Entries = Callable[[str], tuple[list[str], list[str]]]  # of a folder: its file
 def _local_entries(folder: str) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.path, entry.is_dir()) for entry in entries]
+            found = [(entry.path, is_folder(entry)) for entry in entries]
     except OSError:
         return [], []
     return sorted(p for p, is_dir in found if not is_dir), sorted(

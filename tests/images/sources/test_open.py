@@ -97,6 +97,23 @@ def test_a_table_without_images_decides_nothing(tmp_path: Path) -> None:
         open_source(tmp_path / "b")
 
 
+def test_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
+    images(tmp_path, "x/1.png")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "x" / "up").symlink_to(tmp_path)
+    assert ids(open_source(tmp_path)) == ["x/1.png"]
+    tar(tmp_path / "s.tar", "k.png")
+    with pytest.raises(SourceError, match=r"x/1\.png and .*s\.tar"):
+        open_source(tmp_path)
+
+
+def test_names_that_have_braces_themselves(tmp_path: Path) -> None:
+    (tmp_path / "{1}").mkdir()
+    pq.write_table(pa.table({"image": [png()]}), tmp_path / "{1}" / "{a,b}.parquet")
+    for name in ("{1}/{a,b}.parquet", "{1}/*.parquet", "{1}"):
+        assert ids(open_source(tmp_path / name)) == ["{a,b}.parquet#0/0"]
+
+
 def test_kinds_that_are_said(tmp_path: Path) -> None:
     images(tmp_path, "1.png")
     assert get_args(SourceKind) == get_args(OptionKind)
