@@ -21,6 +21,7 @@ from qscore_fast.scoring.discovery import (
     empty_notes,
     features_at,
 )
+from qscore_fast.scoring.embeddings_overflow import overflow_notes
 from qscore_fast.scoring.parts_digest import parts_digest
 from qscore_fast.scoring.scores_table import (
     ScoresHeader,
@@ -139,7 +140,7 @@ def write_results(
             eps=features.eps,
             features_hash=features_hash(features),
             encoder_fingerprint=store.record.asked["encoder"]["fingerprint"],
-            notes=[*notes_on(totals.empty_fraction), *signed],
+            notes=[*notes_on(totals.empty_fraction), *signed, *overflow_notes(store)],
             parts=parts,
         )
 
