@@ -34,3 +34,12 @@ def outage_of(error: BaseException) -> UnavailableError | None:
         return None
     name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     return UnavailableError(f"{name}{error.strerror or error}")
+
+
+def raise_outage(error: BaseException) -> None:
+    """UnavailableError if an error is the machine's or the store's; for handlers of damaged archives.
+
+    A lack of memory is left to them: a damaged archive asks for any amount.
+    """
+    if not isinstance(error, MemoryError) and (outage := outage_of(error)) is not None:
+        raise outage from error

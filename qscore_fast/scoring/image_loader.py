@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class ImageLoader:
     """Decodes samples, in any number of threads.
 
     A file that is missing is an error of its own only while the place that it was listed in is there: the
-    source's folder, and the folder that the image before was read from.
+    source's folder, the folder that the image before was read from, and that of an archive.
 
     Args:
         source: where the samples come from.
@@ -31,6 +32,7 @@ class ImageLoader:
         self._preprocess = preprocess
         self._decoder = decoder
         self._root = _root_of(source)
+        self._local = not is_url(source.location)
         self._last_folder: bytes | None = None
 
     def load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
@@ -50,8 +52,8 @@ class ImageLoader:
         try:
             pixels = self._pixels(sample)
         except ImageError as error:
-            if sample.path is not None and error.stage == "read":
-                self._check_place(error)
+            if error.stage == "read":
+                self._check_place(sample, error)
             # A new one: the traceback of the first holds on to the image's file.
             return ImageError(str(error), error.stage)
         except MemoryError as error:
@@ -67,9 +69,13 @@ class ImageLoader:
             return image if isinstance(image, EncodedJpeg) else self._preprocess.pixels(image)
         return self._preprocess.pixels(self._decoder.decode(sample, mode))
 
-    def _check_place(self, error: ImageError) -> None:
+    def _check_place(self, sample: Sample, error: ImageError) -> None:
         """UnavailableError where more is missing than a file; an unmounted disk leaves an empty folder."""
-        for folder in (self._root, self._last_folder):
+        folders = [self._root, self._last_folder]
+        missing = error.__cause__
+        if self._local and sample.error is not None and isinstance(missing, FileNotFoundError):
+            folders.append(os.path.dirname(os.fsencode(missing.filename or "")) or None)
+        for folder in folders:
             if folder is None:
                 continue
             try:
@@ -82,14 +88,15 @@ class ImageLoader:
 
 
 def _root_of(source: Source) -> bytes | None:
-    """The folder that a local source's paths start from."""
+    """The folder that a local source's paths start from; None for a store, and where nobody knows."""
     while hasattr(source, "source"):  # a choice of another source's samples
         source = source.source
-    root = getattr(source, "root", None) or source.location
-    if is_url(root):
-        return None
-    if os.path.isdir(root):
+    root = getattr(source, "root", None)
+    if isinstance(root, str):
         return os.fsencode(root)
-    # A file with the samples or their list; of a pattern, nobody knows.
-    folder = os.path.dirname(root)
-    return os.fsencode(folder or os.curdir) if os.path.isfile(root) else None
+    location = source.location
+    if os.path.isdir(location):
+        return os.fsencode(location)
+    fixed = re.split(r"[*?\[{]", location)[0]  # of a pattern, what comes before its first wildcard
+    folder = os.path.dirname(os.path.abspath(fixed))
+    return os.fsencode(folder) if not is_url(location) and os.path.isdir(folder) else None

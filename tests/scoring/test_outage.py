@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sample_data import save_images
 from small_run import bytes_of, parts_of
+from tars import write_tar
 
 from qscore_fast.cli import main
 from qscore_fast.errors import UnavailableError
-from qscore_fast.images import FolderSource, Sample
+from qscore_fast.images import FolderSource, Sample, open_source
 from qscore_fast.images.sources.file_list import FileListSource
 from qscore_fast.images.sources.subset import Subset
 from qscore_fast.scoring import Progress, image_loader, score
@@ -88,6 +90,56 @@ def test_a_source_that_goes_away_and_comes_back(
     assert again.session.parts_found >= 3
     assert again.errors().num_rows == 0
     assert bytes_of(tmp_path / "out") == bytes_of(alone.path)
+
+
+@pytest.mark.parametrize("kind", ["folder of tars", "pattern of tars", "Parquet files"])
+def test_archives_that_go_away_and_come_back(
+    tmp_path: Path, source: Path, checkpoint: Path, kind: str
+) -> None:
+    files = sorted(source.rglob("*.png"))
+    place = tmp_path / "archives"
+    place.mkdir()
+    for number in range(10):
+        some = files[10 * number : 10 * number + 10]
+        if kind == "Parquet files":
+            table = pa.table({"image": [file.read_bytes() for file in some]})
+            pq.write_table(table, place / f"{number}.parquet")
+        else:
+            write_tar(place / f"{number}.tar", *((f.name, f.read_bytes()) for f in some))
+    images = open_source(f"{place}/{{0..9}}.tar" if kind == "pattern of tars" else place)
+    alone = run(images, checkpoint, tmp_path / "alone")
+    with pytest.raises(UnavailableError, match="archives: No such file"):
+        gone = once_after(3, lambda: place.rename(tmp_path / "gone"))
+        run(images, checkpoint, tmp_path / "out", progress=gone)
+    assert 3 <= len(parts_of(tmp_path / "out")) < 10
+    (tmp_path / "gone").rename(place)
+    assert run(images, checkpoint, tmp_path / "out").errors().num_rows == 0
+    assert bytes_of(tmp_path / "out") == bytes_of(alone.path)
+    # A single one is an error of its own.
+    next(place.glob("4.*")).rename(tmp_path / "moved")
+    lost = run(images, checkpoint, tmp_path / "lost").errors().to_pylist()
+    assert len(lost) == (10 if kind == "Parquet files" else 1)
+    assert {row["stage"] for row in lost} == {"read"}
+
+
+def test_an_archive_whose_disk_fails_is_not_damaged(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(source.rglob("*.png"))[:3]
+    write_tar(tmp_path / "a.tar", *((f.name, f.read_bytes()) for f in files))
+    pq.write_table(pa.table({"image": [f.read_bytes() for f in files]}), tmp_path / "a.parquet")
+    tar, table = open_source(tmp_path / "a.tar"), open_source(tmp_path / "a.parquet")
+
+    def fails(*_: object) -> Any:
+        raise OSError(errno.EIO, "Input/output error", "a")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tar, "_open", fails)
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            list(tar.read(tar.units(3)[0]))
+        patch.setattr(table, "_open", fails)
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            list(table.read(table.units(3)[0]))
 
 
 @pytest.mark.parametrize("name", ["EIO", "ESTALE", "EMFILE", "ETIMEDOUT", "ENOMEM"])

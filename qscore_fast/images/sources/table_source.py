@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 
 from qscore_fast.errors import ImageError, SourceError
+from qscore_fast.images.outage import raise_outage
 from qscore_fast.images.sample_id import sample_id_of_path
 from qscore_fast.images.sources.file_systems import ListedFile, filesystem_of, is_url
 from qscore_fast.images.sources.image_columns import (
@@ -201,6 +202,7 @@ class TableSource(ABC):
                 if whole:
                     table = stack.enter_context(self._open(file.path))
             except _DAMAGE as error:
+                raise_outage(error)
                 reason = f"cannot be read: {error}"
             for group in whole:
                 samples: Iterator[Sample] = iter(())
@@ -234,6 +236,7 @@ class TableSource(ABC):
             with self._open(listed.path) as table:
                 return table.schema, tuple(table.rows), table.damage
         except _DAMAGE as error:
+            raise_outage(error)
             return None, (), f"cannot be read: {error}"
 
     def _open(self, path: str) -> AbstractContextManager[Table]:
@@ -270,6 +273,7 @@ def _until_damage(samples: Iterator[Sample], file: _File, group: int) -> Iterato
             yield sample
             done += 1
     except _DAMAGE as error:
+        raise_outage(error)
         yield from _lost(file, group, done, f"the group of rows is damaged: {error}")
 
 

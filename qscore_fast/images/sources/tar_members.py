@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, cast
 
 from qscore_fast.errors import ImageError
+from qscore_fast.images.outage import raise_outage
 from qscore_fast.images.sources.source import MAX_IMAGE_BYTES
 
 MAX_MEMBER_BYTES = MAX_IMAGE_BYTES
@@ -81,6 +82,7 @@ def open_tar(name: str, open_binary: OpenBinary = open_local) -> Iterator[Binary
     Raises:
         ImageError: it cannot be opened or read (also while the stream is in use), or is compressed in
             another way; stage "read".
+        UnavailableError: nothing can be read there now.
     """
     try:
         with open_binary(name) as stream:
@@ -95,6 +97,7 @@ def open_tar(name: str, open_binary: OpenBinary = open_local) -> Iterator[Binary
             else:
                 yield stream
     except (OSError, EOFError, zlib.error) as error:
+        raise_outage(error)
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"cannot be read: {reason}", "read") from error
 
