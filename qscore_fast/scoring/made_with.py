@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,23 @@ def made_otherwise(store: Store, now: Mapping[str, Any]) -> list[str]:
         changes = differences({k: before[k] for k in both}, {k: now[k] for k in both})
         found.update(dict.fromkeys(changes))
     return list(found)
+
+
+def warn_of_other_settings(
+    store: Store, now: dict[str, Any], *, on_other_machines: bool = False
+) -> None:
+    """A RuntimeWarning if parts that are still to come will be made otherwise than those that are there."""
+    if on_other_machines:  # what their devices are shows only there
+        now = {key: now[key] for key in ("batch_size", "libraries")}
+    changes = made_otherwise(store, now)
+    if changes and store.missing_units():
+        warnings.warn(
+            f"the run in {store.path} goes on under other settings than those of its finished parts "
+            f"({'; '.join(changes)}): its scores may differ from those of one made under one of them, in "
+            "their last digits",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 @functools.cache

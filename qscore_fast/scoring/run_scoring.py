@@ -22,7 +22,7 @@ from qscore_fast.scoring.engine import Engine, Progress, encode_missing
 from qscore_fast.scoring.error_rate import ErrorTally
 from qscore_fast.scoring.finalise import Eps, check_eps, check_percentiles, finalise, load_features
 from qscore_fast.scoring.local_engine import LocalEngine
-from qscore_fast.scoring.made_with import made_otherwise, made_with
+from qscore_fast.scoring.made_with import made_with, warn_of_other_settings
 from qscore_fast.scoring.part import DamagedPartError
 from qscore_fast.scoring.parts_digest import parts_digest
 from qscore_fast.scoring.prefetch import default_workers
@@ -189,7 +189,7 @@ def score(
         decoder=chosen_decoder,
     )
     with Store.writing(out, record, overwrite) as store:
-        _warn_of_other_settings(
+        warn_of_other_settings(
             store, made_with(encoder, batch_size), on_other_machines=engine == "ray"
         )
         unit_encoder = UnitEncoder(
@@ -242,7 +242,10 @@ def score(
                 write_results()
             except DamagedPartError:
                 # Only reading a part shows that it is damaged inside. Once: a disk may do it each time.
-                session = session.joined(made(store.remove_damaged()))
+                damaged = store.remove_damaged()
+                if damaged:  # or another process was faster
+                    warnings.warn(_made_again(store, damaged), RuntimeWarning, stacklevel=2)
+                session = session.joined(made(damaged))
                 write_results()
     return ScoreRun(out, session)
 
@@ -263,21 +266,9 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
     return index, count
 
 
-def _warn_of_other_settings(
-    store: Store, now: dict[str, Any], *, on_other_machines: bool = False
-) -> None:
-    """A RuntimeWarning if parts that are still to come will be made otherwise than those that are there."""
-    if on_other_machines:  # what their devices are shows only there
-        now = {key: now[key] for key in ("batch_size", "libraries")}
-    changes = made_otherwise(store, now)
-    if changes and store.missing_units():
-        warnings.warn(
-            f"the run in {store.path} goes on under other settings than those of its finished parts "
-            f"({'; '.join(changes)}): its scores may differ from those of one made under one of them, in "
-            "their last digits",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def _made_again(store: Store, damaged: Sequence[int]) -> str:
+    more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+    return f"{store.part_path(damaged[0])}{more} turned out damaged, and is made again: look at the disk"
 
 
 def _check_all_errors(store: Store, limit: float) -> None:

@@ -192,7 +192,8 @@ def test_parts_that_are_damaged_inside_are_done_again_by_the_same_command(
         flip_a_byte(out / "parts" / f"part-{index:06d}.parquet", 2)
     with pytest.raises(StoreError, match=r"part-00000[12].parquet is damaged .* delete it"):
         rescore(out, eps=3.0)
-    run = run_it(folder, encoder, out, eps=3.0, **settings)
+    with pytest.warns(RuntimeWarning, match=r"part-000001.parquet and 1 more turned out damaged"):
+        run = run_it(folder, encoder, out, eps=3.0, **settings)
     assert run.session is not None
     assert (run.session.parts_done, run.session.images_done) == (2, 16)
     assert run.session.parts_found == (0 if settings else 1)
@@ -213,7 +214,10 @@ def test_a_part_that_is_damaged_each_time_ends_the_run(
             flip_a_byte(store.part_path(index), 2)
 
     monkeypatch.setattr(Store, "write_part", write_part)
-    with pytest.raises(StoreError, match=r"part-000001.parquet is damaged"):
+    with (
+        pytest.warns(RuntimeWarning, match="turned out damaged"),
+        pytest.raises(StoreError, match=r"part-000001.parquet is damaged"),
+    ):
         run_it(folder, encoder, tmp_path / "out")
     assert sorted(written) == [0, 1, 1, 2]
 
