@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.class_names import plain_numbers
 from qscore_fast.evaluation.sample_file import ID, check_ids, read_samples, some_of, text_of
 from qscore_fast.scoring import ScoreRun
 
@@ -43,7 +44,8 @@ class ClassLabels:
         """From one name a sample.
 
         Args:
-            classes: number by this list, such as that of the training set, instead of by all that occur.
+            classes: number by this list, such as that of the training set, instead of by all that occur. A
+                name that is not in it may be one of its numbers in another form: 3.0 or 03 for 3.
 
         Raises:
             SettingsError: a name that is not in ``classes``, or no name where there must be one.
@@ -55,7 +57,11 @@ class ClassLabels:
                 "give a file of labels"
             )
         chosen = sorted(pc.unique(values).to_pylist()) if classes is None else list(classes)
-        numbers = pc.index_in(values, value_set=pa.array(chosen, pa.string()))
+        known = pa.array(chosen, pa.string())
+        numbers = pc.index_in(values, value_set=known)
+        if numbers.null_count:
+            plain, plain_known = plain_numbers(values, known)
+            numbers = pc.coalesce(numbers, pc.index_in(plain, value_set=plain_known))
         if numbers.null_count:
             unknown = pc.unique(values.filter(pc.is_null(numbers))).to_pylist()
             raise SettingsError(

@@ -15,7 +15,7 @@ ID = "sample_id"
 
 
 def read_samples(path: Path) -> pa.Table:
-    """All of a Parquet or CSV file; sample_id stays text."""
+    """All of a Parquet or CSV file; sample_id, label and prediction of a CSV are text."""
     kind = path.suffix.lower()
     if kind not in (".parquet", ".csv"):
         raise SettingsError(f"{path} is neither .parquet nor .csv: give one of these")
@@ -23,8 +23,9 @@ def read_samples(path: Path) -> pa.Table:
         if kind == ".parquet":
             with pq.ParquetFile(path) as file:
                 return file.read()
-        # An id such as 0001 must stay text.
-        options = pa.csv.ConvertOptions(column_types={ID: pa.string()}, strings_can_be_null=True)
+        # An id such as 0001, or a class such as 00, must stay text.
+        text = dict.fromkeys((ID, "label", "prediction"), pa.string())
+        options = pa.csv.ConvertOptions(column_types=text, strings_can_be_null=True)
         return pa.csv.read_csv(path, convert_options=options)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).split("\n")[0]

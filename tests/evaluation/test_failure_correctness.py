@@ -37,6 +37,36 @@ def test_csv(tmp_path: Path, text: str) -> None:
     assert scored.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("rows", "right"),
+    [
+        ([("00", "00"), ("01", "02"), ("09", "09")], [True, False, True]),
+        ([("00", "0"), ("01", "2.0"), ("09", "9.0")], [True, False, True]),
+        ([("3", "3.0"), ("3.50", "3.5"), ("-1", "1")], [True, True, False]),
+        # Both are there: zeros in front are part of the names.
+        ([("0", "00"), ("00", "00"), ("000", "0")], [False, True, False]),
+        ([("n01", "n1"), ("1e3", "1000"), ("2.5.1", "2.5.10")], [False, False, False]),
+    ],
+)
+def test_classes_are_text_and_numbers_by_their_value(
+    tmp_path: Path, rows: list[tuple[str, str]], right: list[bool]
+) -> None:
+    text = "".join(f"{i},{label},{guess}\n" for i, (label, guess) in enumerate(rows))
+    found = Correctness.read(write(tmp_path / "c.csv", "sample_id,label,prediction\n" + text))
+    assert found.correct.tolist() == right
+    assert found.labels is not None and found.labels.to_pylist() == [label for label, _ in rows]
+    # The run's own labels, in the form of its folders, are the file's.
+    known = pa.array([label for label, _ in rows])
+    found.rows_of(found.sample_ids, known)
+    frame = pd.DataFrame({"sample_id": ["a", "b"], "label": [3, 4], "prediction": [3.0, 3.0]})
+    frame.to_parquet(tmp_path / "c.parquet")
+    found = Correctness.read(tmp_path / "c.parquet")
+    assert found.correct.tolist() == [True, False]
+    found.rows_of(pa.array(["a", "b"]), pa.array(["03", "04"]))
+    with pytest.raises(SettingsError, match="1 labels of .* are not the run's: 'b' is '4' there"):
+        found.rows_of(pa.array(["a", "b"]), pa.array(["03", "05"]))
+
+
 def test_parquet_of_pandas(tmp_path: Path) -> None:
     frame = pd.DataFrame({
         "sample_id": pd.Categorical(["c", "0001", "b"]), "correct": [True, True, False],

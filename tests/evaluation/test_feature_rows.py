@@ -103,6 +103,23 @@ def test_labels_from_a_file_are_joined_on_the_id(tmp_path, suffix):
     assert [labels.classes[target] for target in labels.targets] == ["10", "7", "7"]
 
 
+@pytest.mark.parametrize("written", [("00", "01", "09"), ("0", "1", "9"), ("0.0", "1.0", "9.0")])
+def test_labels_of_numbered_folders_are_known_in_any_form(tmp_path, written):
+    """Folders 00 .. 09, and a file that was written by hand or by pandas."""
+    path = tmp_path / "labels.csv"
+    ids = ("a", "b", "c")
+    path.write_text(
+        "sample_id,label\n" + "".join(f"{i},{n}\n" for i, n in zip(ids, written, strict=True))
+    )
+    folders = [f"{digit:02}" for digit in range(10)]
+    run = Run(ids, ["00", "01", "09"])
+    assert ClassLabels.of_run(run, path, folders).targets.tolist() == [0, 1, 9]
+    # As training labels the names stay as the file has them.
+    learnt = ClassLabels.of_run(run, path)
+    assert learnt.classes == written
+    assert ClassLabels.of_run(run, classes=learnt.classes).targets.tolist() == [0, 1, 2]
+
+
 def test_missing_labels_are_named(tmp_path):
     with pytest.raises(SettingsError, match="2 of 3 samples have no label"):
         ClassLabels.of_run(Run(["a", "b", "c"], [None, "x", None]))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.class_names import same_classes
 from qscore_fast.evaluation.sample_file import (
     ID,
     check_ids,
@@ -81,7 +82,8 @@ class Correctness:
             )
         for name in ("label", "prediction"):
             refuse_nulls(path, table[name], name, ids)
-        return cls(path, ids, _equal(table["label"], table["prediction"]), labels, found)
+        right = same_classes(labels, text_of(table["prediction"]))
+        return cls(path, ids, right.to_numpy(zero_copy_only=False), labels, found)
 
     def rows_of(
         self,
@@ -141,7 +143,7 @@ class Correctness:
         if labels is None or self.labels is None:
             return
         known = labels.take(scored)
-        differ = pc.fill_null(pc.not_equal(known, self.labels.take(rows)), False)
+        differ = pc.fill_null(pc.invert(same_classes(known, self.labels.take(rows))), False)
         count = pc.sum(differ).as_py()
         if count:
             at = pc.index(differ, True).as_py()
@@ -169,19 +171,6 @@ def _outcomes(path: Path, column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
             f"correct of {ids[at].as_py()!r} in {path} is {values[at].as_py()!r}: give true or false, 1 or 0"
         )
     return truth.to_numpy(zero_copy_only=False)
-
-
-def _equal(label: pa.ChunkedArray, prediction: pa.ChunkedArray) -> np.ndarray:
-    """As numbers where both are, so that 3 and 3.0 are the same class; else as text."""
-    numeric = all(
-        pa.types.is_integer(c.type) or pa.types.is_floating(c.type) for c in (label, prediction)
-    )
-    left, right = (
-        (c.cast(pa.float64()).combine_chunks() for c in (label, prediction))
-        if numeric
-        else (text_of(c) for c in (label, prediction))
-    )
-    return pc.equal(left, right).to_numpy(zero_copy_only=False)
 
 
 def _numbers(path: Path, column: pa.ChunkedArray, name: str, ids: pa.Array) -> np.ndarray:
