@@ -48,15 +48,22 @@ written to the folder of --out:
         help="write the neighbours of TEST among themselves, too: an .npz with a CSR matrix of cosine "
         "distances, as many a row as the largest k",
     )
-    add("--device", type=str, default="cpu", help="of the exact search")
+    add(
+        "--device",
+        type=str,
+        default="cpu",
+        help="of the search; FAISS on cuda takes the extra faiss-gpu, exact takes PyTorch alone",
+    )
     add("--out", type=str | None, help="write the results to this folder, too")
     return add_json(parser)
 
 
 def knn(options: Namespace) -> None:
     """Print the accuracies."""
-    from qscore_fast.evaluation.probes import knn_probe, save_graph
+    from qscore_fast.evaluation.probes import check_graph, knn_probe, save_graph
 
+    if options.graph is not None:  # the work should not be done for nothing
+        check_graph(options.test, max(options.k, default=0), options.graph)
     found = knn_probe(
         options.train,
         options.test,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from qscore_fast.cli.knn_command import knn, knn_parser
 from qscore_fast.encoders import load_encoder
-from qscore_fast.errors import SettingsError
+from qscore_fast.errors import MissingExtraError, QScoreError, SettingsError
 from qscore_fast.evaluation.failure import Correctness
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.knn import (
@@ -29,6 +30,7 @@ from qscore_fast.evaluation.knn import (
     searched,
     votes,
 )
+from qscore_fast.evaluation.knn import index as knn_index
 from qscore_fast.evaluation.probes import knn_probe
 from qscore_fast.scoring import ScoreRun, score
 
@@ -195,8 +197,6 @@ def test_a_run_is_classified_and_written(runs, tmp_path, capsys):
         test.embeddings().astype(np.float64)
     )
     assert abs(graph - expected.kneighbors_graph(mode="distance")).max() < 1e-5
-    with pytest.raises(SettingsError, match=".npz"):
-        knn(knn_parser().parse_args([*words, "--graph", str(tmp_path / "graph.bin")]))
     capsys.readouterr()
     knn(knn_parser().parse_args(words))
     printed = json.loads(capsys.readouterr().out)
@@ -218,6 +218,74 @@ def test_a_run_is_classified_and_written(runs, tmp_path, capsys):
         )
         assert by_k[k]["top1"] == pytest.approx(expected, abs=1.5 / 120)
         assert by_k[k]["top1"] <= by_k[k]["top5"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("k", "graph", "message"),
+    [
+        (20, "graph.bin", r"graph.bin does not end in .npz"),
+        (20, "none/graph.npz", "where the graph is to go, is no folder"),
+        (120, "graph.npz", "with 120 neighbours an image takes more images than the 120 of"),
+    ],
+)
+def test_a_graph_that_cannot_be_written_is_refused_before_the_work(
+    runs, tmp_path, monkeypatch, k, graph, message
+):
+    monkeypatch.setattr("qscore_fast.evaluation.probes.knn_probe", lambda *_, **__: pytest.fail())
+    words = [str(runs[0].path), str(runs[1].path), "--k", str(k), "--graph", str(tmp_path / graph)]
+    with pytest.raises(QScoreError, match=message):
+        knn(knn_parser().parse_args(words))
+
+
+def test_faiss_never_searches_elsewhere_than_was_asked(digits):
+    x, _ = digits
+    rows = FeatureRows((x[:300],))
+    for index in ("faiss-flat", "faiss-ivf"):
+        with pytest.raises(MissingExtraError, match=r"qscore-fast\[faiss-gpu\]"):
+            searched(rows, rows, 3, index, device="cuda")
+    with pytest.raises(SettingsError, match="no HNSW on a GPU"):
+        searched(rows, rows, 3, "faiss-hnsw", device="cuda:1")
+    with pytest.raises(SettingsError, match="faiss-flat cannot be on device mps"):
+        searched(rows, rows, 3, "faiss-flat", device="mps")
+    with pytest.raises(SettingsError, match="device = gpu cannot be used"):
+        searched(rows, rows, 3, device="gpu")
+
+
+class GPUFaiss:
+    """FAISS as its GPU build behaves to its caller: indexes are placed, and keep where."""
+
+    def __init__(self) -> None:
+        self.placed: list[tuple[int, int]] = []
+        self.StandardGpuResources = object
+
+    def __getattr__(self, name: str):
+        return getattr(faiss, name)
+
+    def get_num_gpus(self) -> int:
+        return 2
+
+    def index_cpu_to_gpu(self, _: object, gpu: int, index):
+        self.placed.append((gpu, index.ntotal))
+        return index
+
+
+def test_an_index_is_placed_on_the_gpu_before_it_is_filled(digits, monkeypatch):
+    x, _ = digits
+    rows, queries = FeatureRows((x[:1500],)), FeatureRows((x[1500:],))
+    build = GPUFaiss()
+    monkeypatch.setattr(knn_index, "_faiss", lambda: build)
+    monkeypatch.setattr(knn_index, "usable_device", lambda _: "cpu")
+    for name, device in (("faiss-flat", "cuda:1"), ("faiss-ivf", "cuda")):
+        found = searched(queries, rows, 10, name, device=device, probes=1000)
+        expected = nearest(queries, rows, 10)
+        assert (found.neighbours.index == expected.index).mean() > 0.999
+        assert found.settings["gpu"] == int(device == "cuda:1")
+    assert build.placed == [(1, 0), (0, 0)]  # empty
+    with pytest.raises(SettingsError, match="FAISS sees 2 GPUs, and device is cuda:2"):
+        searched(queries, rows, 10, "faiss-flat", device="cuda:2")
+    with pytest.raises(SettingsError, match="2,048 neighbours on a GPU at most"):
+        many = FeatureRows((np.repeat(x, 2, 0),))
+        searched(queries, many, 2049, "faiss-flat", device="cuda")
 
 
 @pytest.mark.parametrize(

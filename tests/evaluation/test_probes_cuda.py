@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.knn import nearest
+from qscore_fast.evaluation.knn import nearest, searched
 from qscore_fast.evaluation.knn import search as search_module
 from qscore_fast.evaluation.logistic import SoftmaxProblem, fit_logistic
 from qscore_fast.evaluation.sgd import PROTOCOLS, SGDProtocol, fit_sgd
@@ -63,6 +63,20 @@ def test_neighbours_are_those_of_the_cpu(digits, monkeypatch, small):
         np.testing.assert_allclose(here.similarity, there.similarity, atol=2e-6)
         # Rounding may swap neighbours that are nearer to each other than that.
         assert (here.index == there.index).mean() > 0.99
+
+
+@pytest.mark.parametrize("index", ["faiss-flat", "faiss-ivf"])
+def test_faiss_on_the_gpu_finds_what_it_finds_on_the_cpu(digits, index):
+    faiss = pytest.importorskip("faiss")
+    if not hasattr(faiss, "StandardGpuResources"):
+        pytest.skip("needs FAISS's GPU build")
+    rows = FeatureRows.of(digits[0])
+    here = searched(rows, rows, 30, index)
+    there = searched(rows, rows, 30, index, device="cuda")
+    assert there.settings == {**here.settings, "gpu": 0}
+    assert there.recall > 0.9
+    if index == "faiss-flat":
+        assert (here.neighbours.index == there.neighbours.index).mean() > 0.99
 
 
 def test_logistic_regression_is_that_of_the_cpu(digits):
