@@ -189,9 +189,6 @@ def score(
         decoder=chosen_decoder,
     )
     with Store.writing(out, record, overwrite) as store:
-        warn_of_other_settings(
-            store, made_with(encoder, batch_size), on_other_machines=engine == "ray"
-        )
         unit_encoder = UnitEncoder(
             source, encoder, batch_size, float(activation_eps), two_sided, embeddings != "none"
         )
@@ -199,6 +196,9 @@ def score(
         if retry_errors:
             for index in mine:
                 store.forget_unread(index)
+        warn_of_other_settings(
+            store, made_with(encoder, batch_size), on_other_machines=engine == "ray"
+        )
 
         def made(indices: Sequence[int]) -> Session:
             running: AbstractContextManager[Engine]
