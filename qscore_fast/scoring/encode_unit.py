@@ -16,7 +16,8 @@ from qscore_fast.encoders import Encoder
 from qscore_fast.errors import EncoderError, ImageError, SettingsError
 from qscore_fast.images import Decoder, NvJpegDecoder, Source
 from qscore_fast.images.nvjpeg import INTERPOLATIONS, EncodedJpeg
-from qscore_fast.scoring.encoding_lane import EncodedBatch, InOrder, Lane, WhatToKeep, lane_of
+from qscore_fast.scoring.cuda_lane import CudaLane
+from qscore_fast.scoring.encoding_lane import EncodedBatch, InOrder, Lane, PlainLane, WhatToKeep
 from qscore_fast.scoring.made_with import made_with
 from qscore_fast.scoring.part import UNDECODABLE, PartRows
 from qscore_fast.scoring.prefetch import Decoded
@@ -53,6 +54,13 @@ def check_decoder(
             f"decoder nvjpeg resizes {' or '.join(INTERPOLATIONS)}, and {encoder.name} takes "
             f"{encoder.preprocess.interpolation}: take decoder pillow"
         )
+
+
+def lane_of(encoder: Encoder, keep: WhatToKeep, stack: ExitStack) -> Lane:
+    """The lane of the encoder's device; what it has to let go goes on the stack."""
+    if encoder.device.type == "cuda":
+        return CudaLane(encoder, keep, stack)
+    return PlainLane(encoder, keep)
 
 
 class UnitEncoder:

@@ -157,7 +157,7 @@ def test_a_lane_gives_the_entries_of_the_representations(device: str) -> None:
     batches = batches_of(7, 5)
     with ExitStack() as stack:
         keep = WhatToKeep(2.0, False, True)
-        lane = InOrder(encoding_lane.lane_of(encoder, keep, stack))
+        lane = InOrder(encode_unit.lane_of(encoder, keep, stack))
         found: list[EncodedBatch] = [r for batch in batches for r in lane.push(batch)]
         found += lane.finish()
     assert len(found) == 7
@@ -184,7 +184,7 @@ def test_the_next_batch_is_launched_before_results_are_waited_for() -> None:
     encoder = load_encoder(small_module(), preprocess=Preprocess.from_json(PREPROCESS)).to("cuda")
     first, second = batches_of(2, 5)
     with ExitStack() as stack:
-        lane = encoding_lane.lane_of(encoder, WhatToKeep(2.0, False, False), stack)
+        lane = encode_unit.lane_of(encoder, WhatToKeep(2.0, False, False), stack)
         lane.collect(lane.launch(lane.stage(first)))  # what is compiled is compiled
         before = lane.launch(lane.stage(first))
         before.events[3].synchronize()
