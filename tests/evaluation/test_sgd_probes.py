@@ -255,3 +255,13 @@ def test_starts_have_the_spread_that_they_say():
     # A normal cut at two spreads keeps 0.88 of its spread.
     assert float(weight.std()) == pytest.approx(0.05 * 0.8796, rel=0.02)
     assert not _start(PROTOCOLS["simclr"], 100, 400, 0)[0].any()
+
+
+@pytest.mark.parametrize(("num_rows", "noted"), [(63, True), (64, False)])
+def test_fewer_rows_than_a_step_takes_are_said(digits, num_rows, noted):
+    x, y = digits
+    protocol = SGDProtocol((0.1,), epochs=2, batch_size=64)
+    fit = fit_protocol(FeatureRows((x[:num_rows],)), y[:num_rows], 10, protocol)
+    assert bool(fit.notes) == noted
+    if noted:
+        assert fit.notes[0].startswith("63 training images are fewer than the 64 of a step")

@@ -196,6 +196,8 @@ def linear_probe(
     notes = list(data.notes)
     if isinstance(fit, LogisticFit) and not fit.converged:
         notes.append("the optimiser used up its steps: the accuracy may still change a little")
+    elif isinstance(fit, ProtocolFit):
+        notes += fit.notes
     return LinearProbe(
         fit,
         protocol,

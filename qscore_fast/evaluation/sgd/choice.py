@@ -27,10 +27,24 @@ class ProtocolFit:
         fit: trained on all rows.
         held_out: accuracy on the held-out rows by learning rate, of probes that were trained on the others;
             empty where there was one rate.
+        num_rows: N, of the training rows.
     """
 
     fit: SGDFit
     held_out: dict[float, float]
+    num_rows: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know, one sentence each."""
+        size = self.fit.protocol.batch_size
+        if self.num_rows >= size:
+            return ()
+        return (
+            f"{self.num_rows:,} training images are fewer than the {size:,} of a step: every epoch is one "
+            "step of all images, at the learning rate that the protocol has for a full one; more epochs, or "
+            "another protocol, may suit them better",
+        )
 
     @property
     def weight(self) -> Tensor:
@@ -103,7 +117,7 @@ def fit_protocol(
         protocol = replace(protocol, rates=(best,))
     fit = fit_sgd(rows, targets, num_classes, protocol, seed=seed, device=device)[0]
     _check([fit.rate] if fit.finite else [], protocol)
-    return ProtocolFit(fit, held_out)
+    return ProtocolFit(fit, held_out, len(rows))
 
 
 def accuracies(
