@@ -72,12 +72,55 @@ def test_the_command_prints_a_table_or_json(
     assert content["run"] == str(run.path)
 
 
-def test_a_store_without_embeddings(tmp_path: Path, images: Path, checkpoint: Path) -> None:
-    bare = score(images, checkpoint, tmp_path / "bare", device="cpu")
+def test_a_store_without_embeddings_gives_what_its_norms_give(
+    tmp_path: Path,
+    run: ScoreRun,
+    images: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    score(images, checkpoint, tmp_path, unit_size=100, device="cpu")
+    report = measure_run(tmp_path)
+    assert list(report.measures) == NAMES
+    given = [name for name, found in report.measures.items() if found.value is not None]
+    assert given == ["sparsity_l1"]
+    # The run with embeddings knows it from float16 entries.
+    assert float(report["sparsity_l1"]) == pytest.approx(
+        float(measure_run(run)["sparsity_l1"]), rel=1e-4
+    )
+    assert (report.num_samples, report.num_features, report.passes) == (600, 256, 0)
+    metrics(metrics_parser().parse_args([str(tmp_path)]))
+    out = capsys.readouterr().out
+    assert "undefined, because it takes embeddings, which the run did not keep" in out
+    assert "(qscore score --embeddings npy)" in out
     with pytest.raises(StoreError, match="no embeddings.*--embeddings npy"):
-        measure_run(bare)
+        measure_run(tmp_path, clid=True)
     with pytest.raises(QScoreError, match="none"):
         measure_run(tmp_path / "none")
+
+
+def test_a_dead_feature_alone_makes_the_condition_0_and_that_is_told() -> None:
+    h = np.random.default_rng(0).normal(size=(300, 20))
+    s = np.linalg.svd(h, compute_uv=False)
+    whole = measure_run(h)
+    assert float(whole["pseudo_condition"]) == pytest.approx(s[-1] / s[0])
+    assert whole.notes == []
+    dead = h.copy()
+    dead[:, [3, 11]] = 0
+    left = np.linalg.svd(np.delete(h, [3, 11], 1), compute_uv=False)
+    report = measure_run(dead)
+    found = report["pseudo_condition"]
+    assert (found.value, found.details["rank"]) == (0, 18)
+    assert found.details["smallest_above_0"] == pytest.approx(left[-1] / left[0])
+    (note,) = report.notes
+    assert note.startswith("the rows have rank 18 of 20 (2 features are 0 in every row), so pseudo")
+    assert note.endswith(f"is {left[-1] / left[0]:.3g} times the largest")
+    assert any("0 rank-deficient, rank 18" in line for line in report.lines())
+    # Two equal features: one dimension is lost without a dead one.
+    twin = h.copy()
+    twin[:, 3] = twin[:, 11]
+    (note,) = measure_run(twin).notes
+    assert note.startswith("the rows have rank 19 of 20, so pseudo_condition is 0")
 
 
 def test_views() -> None:

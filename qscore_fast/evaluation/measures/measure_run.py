@@ -18,10 +18,12 @@ from qscore_fast.evaluation.measures.lidar import DELTA, LiDAR
 from qscore_fast.evaluation.measures.measure_report import MeasureReport
 from qscore_fast.evaluation.measures.measured import Measured
 from qscore_fast.evaluation.measures.moments import RepresentationMoments
+from qscore_fast.evaluation.measures.norm_measures import measures_of_norms
 from qscore_fast.evaluation.measures.row_blocks import Array
 from qscore_fast.evaluation.measures.row_sample import MAX_ROWS, RowSample
 from qscore_fast.evaluation.measures.uniformity import uniformity
 from qscore_fast.scoring import ScoreRun
+from qscore_fast.scoring.store import Store
 
 Run = str | os.PathLike[str] | ScoreRun
 Opened = ScoreRun | Array | Iterable[Array]
@@ -62,11 +64,14 @@ def measure_run(
         device: where to sum; by default where the arrays are.
 
     Raises:
-        StoreError: no complete run there, or one without embeddings.
+        StoreError: no complete run there; or one without embeddings, and ``clid`` or ``views`` are asked for:
+            otherwise such a run has what its norms give (``measures_of_norms``).
         SettingsError: no arrays, shapes that differ in r, or views that are not of the run's images.
         MissingExtraError: ``clid`` without scikit-learn.
     """
     given = ScoreRun(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(given, ScoreRun) and views is None and not clid and not _has_embeddings(given):
+        return measures_of_norms(given)
     joined = _joined(given, views)
     parts, again = _parts(given)
     moments: RepresentationMoments | None = None
@@ -121,6 +126,10 @@ def measure_run(
         passes=1 + again,
         notes=notes,
     )
+
+
+def _has_embeddings(run: ScoreRun) -> bool:
+    return Store(run.path).record.asked["embeddings"] != "none"
 
 
 def _joined(source: Source, views: Iterable[Array] | Sequence[Run] | None) -> JoinedViews | None:
@@ -188,9 +197,25 @@ def _notes(moments: RepresentationMoments) -> list[str]:
             f"{moments.num_zero:,} rows are zero: they have no direction and are left out of "
             "self-clustering, uniformity, normalised std and the l1 sparsity"
         )
+    if notes_on_rank := _rank_note(moments):
+        notes.append(notes_on_rank)
     if 0 < n < r:
         notes.append(
             f"there are fewer samples ({n:,}) than features ({r:,}): every rank is bounded by the samples, "
             "and coherence says nothing"
         )
     return notes
+
+
+def _rank_note(moments: RepresentationMoments) -> str | None:
+    """Why pseudo_condition is 0 where the rows are not all alike; None where it is not 0, or they are."""
+    spectrum = moments.spectrum(centred=False)
+    if not 1 < spectrum.rank < len(spectrum.values):
+        return None
+    dead = int((moments.rows.uncentred.diagonal() == 0).sum())
+    why = f" ({dead:,} features are 0 in every row)" if dead else ""
+    return (
+        f"the rows have rank {spectrum.rank:,} of {len(spectrum.values):,}{why}, so pseudo_condition is 0 "
+        f"whatever the others are: their smallest singular value is {spectrum.smallest_ratio:.3g} times the "
+        "largest"
+    )

@@ -142,12 +142,14 @@ def participation_ratio_corrected(moments: RepresentationMoments) -> Measured:
 def pseudo_condition(moments: RepresentationMoments, *, centred: bool = False) -> Measured:
     """Pseudo-condition number (Tsitsulin et al. 2023) as ``s_m / s_1``, m = min(N, r): 1 is isotropic.
 
-    0 is collapsed: below ``details["resolution"]`` times ``s_1`` a singular value counts as 0. Some codes
-    print the reciprocal, others centre first (then it is 0 for every N <= r).
+    0 where one dimension is lost, be it by a single dead feature: ``details["rank"]`` says how many are left,
+    and ``details["smallest_above_0"]`` what the ratio is among them. Below ``details["resolution"]`` times
+    ``s_1`` a singular value counts as 0. Some codes print the reciprocal, others centre first (then it is 0
+    for every N <= r).
     """
     spectrum, reason = _spectrum(moments, centred=centred)
     about = {
-        "direction": "s_m / s_1: 1 isotropic, 0 collapsed",
+        "direction": "s_m / s_1: 1 isotropic, 0 rank-deficient",
         "centred": centred,
         "resolution": spectrum.resolution,
     }
@@ -155,6 +157,7 @@ def pseudo_condition(moments: RepresentationMoments, *, centred: bool = False) -
         return Measured.undefined(reason, **about)
     if len(spectrum.values) == 1:
         return Measured.undefined("min(N, r) is 1: one singular value has no ratio", **about)
+    about |= {"rank": spectrum.rank, "smallest_above_0": spectrum.smallest_ratio}
     return Measured.of(float(np.sqrt(spectrum.values[-1] / spectrum.values[0])), **about)
 
 

@@ -43,6 +43,11 @@ class Spectrum:
         return np.sqrt(self.values)
 
     @property
+    def smallest_ratio(self) -> float:
+        """The smallest singular value above 0 over the largest; needs a rank above 0."""
+        return float(np.sqrt(self.values[self.rank - 1] / self.values[0]))
+
+    @property
     def shares(self) -> np.ndarray:
         """(min(N, r),) float64: the values over their sum; needs a rank above 0."""
         scaled = self.values / self.values[0]
