@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
-from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.new_parser import add_finite_only, add_json, new_parser
 from qscore_fast.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ written to the folder of --out:
     add("--seed", type=int, default=0, help="of resamples, shuffled score, folds, held-out images")
     add("--device", type=str, default="cpu", help="of distances, covariances and the probe")
     add("--out", type=str | None, help="write the results to this folder, too")
+    add_finite_only(parser)
     return add_json(parser)
 
 
@@ -161,4 +162,5 @@ def _correct(options: Namespace) -> str | FittedProbe:
         train_labels=options.train_labels,
         seed=options.seed,
         device=options.device,
+        finite_only=options.finite_only,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from qscore_fast.cli.new_parser import add_json, new_parser
+from qscore_fast.cli.new_parser import add_finite_only, add_json, new_parser
 from qscore_fast.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ written to the folder of --out:
         help="of the search; FAISS on cuda takes the extra faiss-gpu, exact takes PyTorch alone",
     )
     add("--out", type=str | None, help="write the results to this folder, too")
+    add_finite_only(parser)
     return add_json(parser)
 
 
@@ -74,6 +75,7 @@ def knn(options: Namespace) -> None:
         labels=options.labels,
         test_labels=options.test_labels,
         device=options.device,
+        finite_only=options.finite_only,
     )
     written = [] if options.out is None else found.write(options.out)
     if options.graph is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +111,11 @@ def test_what_cannot_be_fitted(run: ScoreRun, train: ScoreRun, tmp_path: Path) -
         fp.fitted_probe(run, file("one.csv", ["one"] * 200))
     with pytest.raises(SettingsError, match="1 labels are none of the 10 classes: 'new'"):
         fp.fitted_probe(run, file("new.csv", ["new", *labels[1:]]), train=train)
-    with pytest.raises(SettingsError, match="is the run to ask about"):
+    with pytest.raises(SettingsError, match="is of the images to ask about"):
         fp.fitted_probe(run, train=run.path)
+    shutil.copytree(run.path, tmp_path / "copy")
+    with pytest.raises(SettingsError, match="is of the images to ask about"):
+        fp.fitted_probe(run, train=tmp_path / "copy")
     with pytest.raises(SettingsError, match="give train as well"):
         fp.fitted_probe(run, train_labels=tmp_path / "few.csv")
     with pytest.raises(SettingsError, match="200 images in 101 folds"):
@@ -175,6 +179,37 @@ def test_a_probes_own_confidence_uses_labels(
         found = fp.evaluate_run(run, tmp_path / file, columns=[name], num_resamples=0).table
         rival = {row.rival.name: row.rival for row in found.rows}[name]
         assert rival.uses_labels is None
+
+
+@pytest.mark.parametrize("probe", ["logistic", "knn"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_images_that_are_not_finite(
+    run: ScoreRun,
+    train: ScoreRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    probe,
+    trained,
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    part = tmp_path / "run" / "parts" / "part-000000.npy"
+    rows = np.load(part)
+    rows[3, 5] = np.nan
+    np.save(part, rows)
+    bad = run.scores()["sample_id"][3].as_py()
+    words = ["evaluate", str(tmp_path / "run"), "--labels", "--probe", probe, "--resamples", "0"]
+    words += ["--train", str(train.path)] if trained else []
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"1 of 200 representations of {tmp_path / 'run'} hold NaN or Inf, those of {bad!r}" in said
+    )
+    assert main([*words, "--finite-only", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["num_samples"] == 199
+    notes = " ".join(content["notes"])
+    assert "1 of 200 images of" in notes and "hold NaN or Inf and are left out" in notes
+    assert {"knn_distance", "gini"} <= {row["name"] for row in content["scores"]}
 
 
 def test_many_zeros_and_a_constant_score_are_said(run: ScoreRun, train: ScoreRun) -> None:

@@ -15,12 +15,14 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.failure.correctness import PROBE_COLUMN, Correctness
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.evaluation.knn import nearest, votes
 from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
 from qscore_fast.evaluation.probes import knn_probe, linear_probe
 from qscore_fast.evaluation.run_pair import Run
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring import ScoreRun
+from qscore_fast.scoring.store import Store
 
 ProbeName = Literal["logistic", "knn"]
 NEIGHBOURS = 20
@@ -36,7 +38,8 @@ class FittedProbe:
     """The answers of a probe.
 
     Attributes:
-        correctness: of every scored image of the run; for ``knn`` with the column confidence.
+        correctness: of every scored image of the run, or of the finite ones; for ``knn`` with the column
+            confidence.
         logits: (n, C) float32 of the same images; None for ``knn``.
         notes: how it was trained, and what a reader should know.
     """
@@ -56,6 +59,7 @@ def fitted_probe(
     folds: int = FOLDS,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    finite_only: bool = False,
 ) -> FittedProbe:
     """Train a probe and ask it about every scored image of a run; never one that it has seen.
 
@@ -70,10 +74,11 @@ def fitted_probe(
         folds: of cross-fitting.
         seed: of what is held out and of the folds.
         device: where it is trained.
+        finite_only: leave images with NaN or Inf out instead of refusing their run.
 
     Raises:
-        SettingsError: an unknown probe, labels that are missing or of one class only, runs of different
-            encoders, the run itself as training run, or too few images to cross-fit.
+        SettingsError: an unknown probe, labels that are missing or of one class only, NaN or Inf, runs of
+            different encoders, the run's own images as training run, or too few images to cross-fit.
         StoreError: a run is not complete, or has no embeddings.
     """
     if probe not in get_args(ProbeName):
@@ -82,23 +87,28 @@ def fitted_probe(
     if train is None:
         if train_labels is not None:
             raise SettingsError("train_labels are those of a training run: give train as well")
-        return _cross_fitted(run, labels, probe, folds, seed, device)
+        return _cross_fitted(run, labels, probe, folds, seed, device, finite_only)
     train = train if isinstance(train, ScoreRun) else ScoreRun(train)
-    if train.path.resolve() == run.path.resolve():
+    if _source(train) == _source(run):
         raise SettingsError(
-            f"{run.path} is the run to ask about: give other images as training run, or leave it out to "
-            "cross-fit"
+            f"{train.path} is of the images to ask about: give other images as training run, or leave it out "
+            "to cross-fit"
         )
     about = f"{len(train.scores()):,} images of {train.path}"
     if probe == "knn":
         voted = knn_probe(
-            train, run, ks=[NEIGHBOURS], labels=train_labels, test_labels=labels, device=device
-        )
+            train, run, ks=[NEIGHBOURS], labels=train_labels, test_labels=labels, device=device,
+            finite_only=finite_only,
+        )  # fmt: skip
         right = voted.prediction == voted.targets
-        return _found(run, voted.sample_ids, right, None, voted.confidence, probe, f"the {about}")
+        return _found(
+            run, voted.sample_ids, right, None, voted.confidence, probe, f"the {about}",
+            voted.notes,
+        )  # fmt: skip
     linear = linear_probe(
-        train, run, labels=train_labels, test_labels=labels, seed=seed, device=device
-    )
+        train, run, labels=train_labels, test_labels=labels, seed=seed, device=device,
+        finite_only=finite_only,
+    )  # fmt: skip
     return _found(
         run, linear.sample_ids, linear.correct, linear.logits, None, probe, f"the {about}",
         linear.notes,
@@ -112,8 +122,10 @@ def _cross_fitted(
     folds: int,
     seed: int,
     device: str | torch.device,
+    finite_only: bool,
 ) -> FittedProbe:
-    known = ClassLabels.of_run(run, labels)
+    finite = FiniteRows.of(run, finite_only=finite_only)
+    known = finite.labels(ClassLabels.of_run(run, labels))
     if known.num_classes < 2:
         raise SettingsError(f"all samples are of class {known.classes[0]!r}: a probe needs two")
     if folds < 2 or len(known) < 2 * folds:
@@ -121,15 +133,15 @@ def _cross_fitted(
             f"{len(known):,} images in {folds} folds: cross-fitting takes 2 folds or more, and two images a "
             "fold; give a training run (--train) instead"
         )
-    rows, targets = FeatureRows.of(run), known.targets
-    notes = []
+    rows, targets = finite.rows, known.targets
+    notes = list(finite.notes)
     alone = int((np.bincount(targets) == 1).sum())
     if alone:
         notes.append(
             f"{alone:,} classes have one image: no probe has seen another of them, so these images count as "
             "wrong"
         )
-    ids = run.scores()[ID].combine_chunks()
+    ids = finite.take(run.scores()[ID].combine_chunks())
     if probe == "knn":
         k = min(NEIGHBOURS, len(rows) - 1)
         found = nearest(rows, rows, k, itself=True, device=device)
@@ -147,8 +159,6 @@ def _cross_fitted(
         fit = fit_logistic(SoftmaxProblem(part, own, known.num_classes, device=device), [C])[0]
         asked = torch.from_numpy(rows.gather(held)).to(device).float()
         logits[held] = fit.logits(asked).cpu().numpy()
-    if not np.isfinite(logits).all():
-        raise SettingsError(f"the representations in {run.path} hold NaN or Inf")
     if len(rows) * (folds - 1) < rows.num_features * folds:
         notes.append(
             f"each fold has fewer training images than the {rows.num_features:,} features: correctness says "
@@ -156,6 +166,11 @@ def _cross_fitted(
         )
     how = f"{run.path} itself, cross-fitted in {folds} folds: no image is judged by a probe that saw it"
     return _found(run, ids, logits.argmax(1) == targets, logits, None, probe, how, notes)
+
+
+def _source(run: ScoreRun) -> str:
+    """The manifest's hash: the same for runs over the same images."""
+    return str(Store(run.path).record.asked["source"]["manifest_hash"])
 
 
 def stratified_folds(targets: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:

@@ -115,6 +115,7 @@ def evaluate_run(
             )
         notes += correct.notes
         outcome, answers = correct.correctness, correct.logits
+        subset = True  # what it lacks are the images that are not finite
     else:
         outcome = Correctness.read(correct, columns)
         answers = None if logits is None else _read_logits(logits, outcome)
