@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from pathlib import Path
@@ -279,7 +280,9 @@ def kaggle(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
+def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys, monkeypatch):
+    one_seed = functools.partial(planted_results, seeds=(0,))
+    monkeypatch.setattr("benchmarks.science.__main__.planted_results", one_seed)
     words = [
         "--imagenet", str(tree), "--encoder", str(checkpoint), "--out", str(tmp_path / "work"),
         "--results", str(tmp_path / "results"), "--document", str(tmp_path / "docs"),
@@ -344,6 +347,13 @@ def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys):
     assert "](science.md) |" in text
     assert main(words[:2]) == 2
     assert "give --document" in capsys.readouterr().err
+    old = json.loads(file.read_text())
+    del old["chain"]["compression"]["paired"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert main(["--from", str(tmp_path / "old.json"), *words[2:]]) == 2
+    assert "was made by another version of the experiment (it has no 'paired')" in (
+        capsys.readouterr().err
+    )
     file.write_text("{}")
     assert main([*words, "--beside", str(file)]) == 2
     assert "is no file of results" in capsys.readouterr().err
