@@ -31,7 +31,12 @@ examples:
 docs/measures.md says what each is, which convention is meant and what to beware of.""",
     )
     add = parser.add_argument
-    add("run", metavar="OUT", type=str, help="the folder of a run with embeddings")
+    add(
+        "run",
+        metavar="OUT",
+        type=str,
+        help="the folder of a run; without embeddings it has the l1 sparsity alone",
+    )
     add(
         "--clid",
         action="store_true",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import get_args
 
 import numpy as np
@@ -139,6 +140,36 @@ def test_the_path_is_scikit_learn_at_every_C(runs, tmp_path, capsys):
     assert [p.C for p in whole.points] == sorted(p.C for p in whole.points)
     losses = [p.cross_entropy for p in whole.points]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_the_answers_lie_beside_the_scores_unless_there_is_another_folder(
+    runs, tmp_path, capsys, monkeypatch
+):
+    train, test = runs[0], ScoreRun(copytree(runs[1].path, tmp_path / "test"))
+    words = [str(train.path), str(test.path), "--C", "0.001"]
+    (test.path / "probe.parquet").unlink(missing_ok=True)  # of another test
+    before = {path.name for path in test.path.iterdir()}
+    probe(probe_parser().parse_args([*words, "--json"]))
+    assert {path.name for path in test.path.iterdir()} - before == {"probe.parquet"}
+    assert json.loads(capsys.readouterr().out)["files"] == [str(test.path / "probe.parquet")]
+    found = Correctness.read(test.path / "probe.parquet", ["confidence"])
+    expected = linear_probe(train, test, C=0.001)
+    assert found.sample_ids.equals(test.scores()["sample_id"].combine_chunks())
+    np.testing.assert_array_equal(found.correct, expected.correct)
+    ours = np.exp(expected.logits.astype(np.float64) - expected.logits.max(1, keepdims=True))
+    np.testing.assert_allclose(found.columns["confidence"], ours.max(1) / ours.sum(1), rtol=1e-6)
+
+    (test.path / "probe.parquet").unlink()
+    probe(probe_parser().parse_args([*words, "--out", str(tmp_path / "out")]))
+    probe(probe_parser().parse_args([*words, "--path"]))
+    assert {path.name for path in test.path.iterdir()} == before
+    assert (tmp_path / "out" / "probe.parquet").exists()
+    capsys.readouterr()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(
+        SettingsError, match=r"which cannot be written: give another folder \(--out\)"
+    ):
+        probe(probe_parser().parse_args(words))
 
 
 def test_the_command_knows_every_protocol():
