@@ -23,6 +23,7 @@ from qscore_fast.scoring.discovery import (
 )
 from qscore_fast.scoring.embeddings_overflow import overflow_notes
 from qscore_fast.scoring.parts_digest import parts_digest
+from qscore_fast.scoring.record import RunRecord, differences
 from qscore_fast.scoring.scores_table import (
     ScoresHeader,
     Totals,
@@ -159,15 +160,28 @@ def load_features(
     features: DiscriminativeFeatures | str | os.PathLike[str],
     fingerprint: str,
     num_features: int,
+    preprocess: dict[str, Any] | None = None,
 ) -> DiscriminativeFeatures:
     """D as given, or from a features.npz or the folder of a run, checked against the encoder.
 
+    Args:
+        preprocess: how images will be prepared, as in a run's record; that of a run must be the same. A
+            features.npz does not say how its images were.
+
     Raises:
-        QScoreError: missing or unreadable. SettingsError: of another encoder.
+        QScoreError: missing or unreadable. SettingsError: of another encoder or preprocessing.
     """
     name = "the features"
     if not isinstance(features, DiscriminativeFeatures):
         path = Path(features)
+        if preprocess is not None and (path / "run.json").exists():
+            found = RunRecord.read(path / "run.json").asked["preprocess"]
+            if found != preprocess:
+                how = "; ".join(differences(found, preprocess))
+                raise SettingsError(
+                    f"the features of {path} were discovered with another preprocess ({how}): prepare images "
+                    "as that run did, or give the file features.npz itself, which is not checked for it"
+                )
         path = path / "features.npz" if path.is_dir() else path
         name = str(path)
         features = DiscriminativeFeatures.load(path)

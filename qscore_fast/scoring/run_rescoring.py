@@ -43,8 +43,9 @@ def rescore(
     store = Store(run_dir)
     asked = store.record.asked
     if features is not None:
+        space = asked["encoder"]
         features = load_features(
-            features, asked["encoder"]["fingerprint"], asked["encoder"]["num_features"]
+            features, space["fingerprint"], space["num_features"], asked["preprocess"]
         )
         if features.two_sided != asked["two_sided"]:
             raise SettingsError(

@@ -158,7 +158,9 @@ def score(
         encoder = encoder.to(device)
     check_decoder(chosen_decoder, encoder, None if engine == "local" else device or "cuda")
     if features is not None:
-        features = load_features(features, encoder.fingerprint, encoder.num_features)
+        features = load_features(
+            features, encoder.fingerprint, encoder.num_features, encoder.preprocess.to_json()
+        )
         if two_sided not in (None, features.two_sided):
             raise SettingsError(
                 f"two_sided = {two_sided} contradicts the features, which were discovered with two_sided "
