@@ -60,18 +60,16 @@ def finalise(
         QScoreError: no image was scored.
     """
     request = request_of(features, eps, lower, upper)
-    parts = parts_digest(
-        store
-    )  # before a part is read: what changes after that is noticed next time
+    # Before a part is read, so that what changes after that is noticed next time.
+    parts = parts_digest(store)
     header = _answer(store, request, parts)
     if header is not None:
         return header.notes
 
     write_errors(store, parts)
     if not any(notes["num_scored"] for notes in store.part_notes()):
-        (store.path / "scores.parquet").unlink(
-            missing_ok=True
-        )  # of images that could be scored once
+        # Of images that could be scored once.
+        (store.path / "scores.parquet").unlink(missing_ok=True)
         raise QScoreError(
             f"none of the {store.num_images()} images could be scored: "
             f"{store.path / 'errors.parquet'} says why"
@@ -237,11 +235,9 @@ def _answer(store: Store, request: dict[str, Any], parts: str) -> ScoresHeader |
     """The header of the scores that are there, if they and all beside them are what would be written."""
     path = store.path / "scores.parquet"
     header = ScoresHeader.read(path)
-    if header is None or (header.run, header.request, header.parts) != (
-        store.record.key,
-        request,
-        parts,
-    ):
+    asked = ScoresHeader(store.record.key, request, 0, "", "", [], parts)
+    fields = ("run", "request", "parts", "version")
+    if header is None or any(getattr(header, f) != getattr(asked, f) for f in fields):
         return None
     whole = (
         _hash_on_disk(store) == header.features_hash

@@ -129,10 +129,8 @@ class Store:
             errors = (self._notes(index) or {}).get("errors", [])
             if not any(error["stage"] == "read" for error in errors):
                 return False
-            self.part_path(index).unlink(missing_ok=True)
+            self._remove(index)
             return True
-        except OSError as error:
-            raise StoreError(f"cannot remove {self.part_path(index)}: {error.strerror}") from error
         finally:
             self._locks.release(index)
 
@@ -243,10 +241,15 @@ class Store:
         """Read every part and delete those that are damaged inside; the units that are missing then."""
 
         def check(index: int) -> None:
+            assert self._locks is not None
+            if not self._locks.acquire(index):  # somebody makes it again
+                return
             try:
                 self._read(index)
             except DamagedPartError:
-                self.part_path(index).unlink(missing_ok=True)
+                self._remove(index)
+            finally:
+                self._locks.release(index)
 
         for _ in self.each_unit(check):
             pass
@@ -292,6 +295,13 @@ class Store:
         whole = isinstance(notes, dict) and {"num_images", "num_scored", "errors"} <= notes.keys()
         return notes if whole else None
 
+    def _remove(self, index: int) -> None:
+        path = self.part_path(index)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
+
     def _read(self, index: int, columns: Sequence[str] | None = None) -> Part:
         return Part.read(self.part_path(index), self.record.asked["activation_eps"], columns)
 
@@ -307,7 +317,7 @@ class Store:
         if notes is None or num_rows != notes["num_images"]:
             return False
         # Of two processes that did a unit at once, each may have written one of both files.
-        if metadata.get(CONTENT, b"").decode() != notes.get("content", ""):
+        if metadata.get(CONTENT, b"") != str(notes.get("content", "")).encode():
             return False
         if self.record.unit_rows(index) not in (None, num_rows):
             return False

@@ -233,11 +233,15 @@ def test_a_part_that_cannot_be_read_for_now_stays(
     def fail(*_: object, **__: object) -> None:
         raise error
 
+    record = Store(out).record
     before = {path: path.read_bytes() for path in (out / "parts").iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(part.pq, "ParquetFile", fail)
-        with pytest.raises(StoreError, match=r"cannot read .*part-000000.parquet"):
-            Store(out).remove_damaged()
+        with (
+            pytest.raises(StoreError, match=r"cannot read .*part-000000.parquet"),
+            Store.writing(out, record) as store,
+        ):
+            store.remove_damaged()
     assert {path: path.read_bytes() for path in (out / "parts").iterdir()} == before
 
 
@@ -315,3 +319,32 @@ def test_results_that_do_not_belong_together_are_noticed(
         ScoreRun(out)
     run_it(folder, encoder, out)
     assert tables_of(out) == before
+
+
+def test_results_of_another_version_are_written_again(
+    tmp_path: Path, folder: Path, encoder: Encoder
+) -> None:
+    out = tmp_path / "out"
+    run_it(folder, encoder, out)
+    before = (out / "scores.parquet").read_bytes()
+    table = pq.read_table(out / "scores.parquet")
+    header = {**table.schema.metadata, b"qscore_fast.version": b'"0.0.1"'}
+    pq.write_table(table.replace_schema_metadata(header), out / "scores.parquet")
+    assert ScoreRun(out).scores().num_rows == 24
+    run_it(folder, encoder, out)
+    assert (out / "scores.parquet").read_bytes() == before
+
+
+def test_a_part_that_another_process_makes_is_not_removed(
+    tmp_path: Path, folder: Path, encoder: Encoder
+) -> None:
+    out = tmp_path / "out"
+    run_it(folder, encoder, out)
+    flip_a_byte(out / "parts" / "part-000000.parquet", 2)
+    flip_a_byte(out / "parts" / "part-000001.parquet", 2)
+    record = Store(out).record
+    with Store.writing(out, record) as store, Store.writing(out, record) as other:
+        assert other._locks is not None
+        assert other._locks.acquire(1)
+        assert store.remove_damaged() == [0]
+    assert (out / "parts" / "part-000001.parquet").exists()
