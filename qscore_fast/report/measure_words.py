@@ -9,7 +9,7 @@ MEASURE_WORDS = {
     "participation_ratio": "how many directions share the variance",
     "participation_ratio_corrected": "the same, corrected for few samples and features",
     "anisotropy": "the largest direction's share of the variance; low is healthy",
-    "pseudo_condition": "the smallest singular value over the largest: 1 is isotropic, 0 collapsed",
+    "pseudo_condition": "the smallest singular value over the largest: 1 is isotropic, 0 rank-deficient",
     "coherence": "how far one image decides a direction alone; low is healthy",
     "self_clustering": "how much directions gather, beside what chance gives; near 0 is healthy",
     "uniformity": "how evenly directions cover the sphere; low is healthy",

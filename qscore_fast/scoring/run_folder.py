@@ -15,6 +15,7 @@ LISTING = "listing.txt.zst"
 
 PART_FOLDERS = ("parts", "embeddings")
 RESULT_FILES = ("features.npz", "scores.parquet", "errors.parquet")
+ANSWERS = "probe.parquet"  # of qscore probe, about these images
 
 
 def start_or_join(folder: Path, record: RunRecord) -> None:
@@ -48,7 +49,7 @@ def check_empty(folder: Path) -> None:
 def clear(folder: Path) -> None:
     """Delete what a run writes, and nothing else; run.json last, so that a kill leaves a run."""
     parts = (path for name in PART_FOLDERS for path in (folder / name).glob("part-*"))
-    for path in [*parts, *(folder / name for name in (*RESULT_FILES, LISTING))]:
+    for path in [*parts, *(folder / name for name in (*RESULT_FILES, ANSWERS, LISTING))]:
         path.unlink(missing_ok=True)
     with suppress(OSError):  # there is none, or it holds what is not ours
         (folder / "embeddings").rmdir()

@@ -143,7 +143,7 @@ def test_the_path_is_scikit_learn_at_every_C(runs, tmp_path, capsys):
 
 
 def test_the_answers_lie_beside_the_scores_unless_there_is_another_folder(
-    runs, tmp_path, capsys, monkeypatch
+    runs, encoder, tmp_path, capsys, monkeypatch
 ):
     train, test = runs[0], ScoreRun(copytree(runs[1].path, tmp_path / "test"))
     words = [str(train.path), str(test.path), "--C", "0.001"]
@@ -159,7 +159,12 @@ def test_the_answers_lie_beside_the_scores_unless_there_is_another_folder(
     ours = np.exp(expected.logits.astype(np.float64) - expected.logits.max(1, keepdims=True))
     np.testing.assert_allclose(found.columns["confidence"], ours.max(1) / ours.sum(1), rtol=1e-6)
 
-    (test.path / "probe.parquet").unlink()
+    again = score(
+        runs[1].path.parent / "test", encoder, test.path, unit_size=64, embeddings="npy", eps=3.0,
+        overwrite=True,
+    )  # fmt: skip
+    assert not (again.path / "probe.parquet").exists()  # it was about the run that was deleted
+    before = {path.name for path in again.path.iterdir()}
     probe(probe_parser().parse_args([*words, "--out", str(tmp_path / "out")]))
     probe(probe_parser().parse_args([*words, "--path"]))
     assert {path.name for path in test.path.iterdir()} == before

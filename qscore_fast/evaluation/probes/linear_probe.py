@@ -26,8 +26,7 @@ from qscore_fast.evaluation.run_pair import Run
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.evaluation.sgd import PROTOCOLS, ProtocolFit, SGDProtocol, fit_protocol
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
-
-ANSWERS = "probe.parquet"
+from qscore_fast.scoring.run_folder import ANSWERS
 
 
 @dataclass(frozen=True, eq=False)
