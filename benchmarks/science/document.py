@@ -214,7 +214,9 @@ def _measures(report: dict[str, Any]) -> str:
              "uniformity of a sample where there are many. LiDAR and alignment compare the test images with "
              "their mirrored and shifted views."
          ), "",
-         "| measure | value |", "|---|---|", *rows, *of_views]
+         "| measure | value |", "|---|---|", *rows, *of_views, "",
+         *(f"* Training images: {note}." for note in report["notes"]),
+         *(f"* Test images and views: {note}." for note in report["view_notes"])]
     )  # fmt: skip
 
 
