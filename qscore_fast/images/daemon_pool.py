@@ -57,7 +57,8 @@ class DaemonPool:
             self._jobs.put(None)
         deadline = time.monotonic() + patience
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():  # else it ended, or a signal came before it was started
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Worker(threading.Thread):
