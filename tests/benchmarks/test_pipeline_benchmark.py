@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import pipeline, plain_script
+from benchmarks.pipeline import __main__ as command
+from benchmarks.pipeline import plain_script, rivals, stages
 
 
 def small_network() -> nn.Module:
@@ -27,21 +28,18 @@ def test_a_few_images(
     def here(function: Callable[..., Any], *arguments: Any, **_: Any) -> dict[str, Any]:
         return {"result": function(*arguments), "peak_bytes": 1}
 
-    monkeypatch.setattr(pipeline, "measured", here)
+    for module in (command, rivals, stages):
+        monkeypatch.setattr(module, "measured", here)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # this process goes on
     monkeypatch.setattr(plain_script, "resnet50", small_network)
-    monkeypatch.setattr(pipeline, "timm_loop", lambda *_: 1.0)
-    monkeypatch.setattr(pipeline, "default_workers", lambda: 0)  # of the data loaders of others
+    monkeypatch.setattr(rivals, "timm_loop", lambda *_: 1.0)
+    monkeypatch.setattr(rivals, "default_workers", lambda: 0)  # of the data loaders of others
     monkeypatch.setattr("qscore_fast.scoring.run_scoring.default_workers", lambda: 2)
-    original = pipeline.decoded_ahead
-    monkeypatch.setattr(
-        pipeline, "decoded_ahead", lambda *a, **k: original(*a, **{**k, "workers": 2})
-    )
     script = tmp_path / "inference.py"
     script.write_text("import sys; assert '--data-dir' in sys.argv; print(sys.argv)")
     arguments = ["--images", "12", "--rounds", "1", "--memory-images", "3"]
     arguments += ["--timm-script", str(script)]
-    assert pipeline.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert command.main([*arguments, "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.rglob("pipeline-*.json")
     found = json.loads(file.read_text())
     assert len(found["stages"]) == 6
@@ -51,12 +49,12 @@ def test_a_few_images(
         assert 0 < row["write_share"] < 1
     # The plain script's scores, from its own loader, module and formula.
     assert found["rivals"]["largest_difference"] <= 1e-4
-    assert set(found["rivals"]["times_as_fast"]) == {*pipeline.RIVALS, pipeline.TIMM_SCRIPT}
+    assert set(found["rivals"]["times_as_fast"]) == {*rivals.RIVALS, rivals.TIMM_SCRIPT}
     assert str(file) in capsys.readouterr().out
 
 
 def test_scores_that_differ_are_no_comparison() -> None:
     with pytest.raises(RuntimeError, match=r"the scores differ by 0.1, more than 0.0001"):
-        pipeline.check(0.1)
+        rivals.check(0.1)
     with pytest.raises(RuntimeError):
-        pipeline.check(float("nan"))
+        rivals.check(float("nan"))

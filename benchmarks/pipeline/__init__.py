@@ -1,0 +1,1 @@
+"""The whole of ``score`` against its own stages, a plain script, and timm."""
