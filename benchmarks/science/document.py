@@ -145,7 +145,17 @@ def _features(chain: dict[str, Any], stem: str) -> str:
         + " |"
         for band, title in names.items()
     ]
-    jaccard, chance = found["jaccard"], found["jaccard_by_chance"]
+    # Of a split whose halves both have an empty D there is none.
+    jaccard, chance = (
+        [value for value in found[name] if value is not None]
+        for name in ("jaccard", "jaccard_by_chance")
+    )
+    stability = (
+        f"Jaccard {sum(jaccard) / len(jaccard):.3f} (lowest of {len(jaccard)} splits {min(jaccard):.3f}; "
+        f"random sets of these sizes: {sum(chance) / len(chance):.3f})."
+        if jaccard and chance
+        else "no Jaccard, since D of both is empty in every split."
+    )
     return "\n".join(
         ["## Discovery (Fig. 1)", "",
          f"![How often each feature fires](images/{stem}-activations.svg)", "",
@@ -158,8 +168,7 @@ def _features(chain: dict[str, Any], stem: str) -> str:
          *rows, "",
          _filled(
              f"{found['num_dead']} features never fire. D of one random half of the images against D of the "
-             f"other: Jaccard {sum(jaccard) / len(jaccard):.3f} (lowest of {len(jaccard)} splits "
-             f"{min(jaccard):.3f}; random sets of these sizes: {sum(chance) / len(chance):.3f})."
+             f"other: {stability}"
              + (
                  ""
                  if beyond["difference"] is None
