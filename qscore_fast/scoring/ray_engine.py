@@ -26,7 +26,10 @@ DEATHS_OF_A_UNIT = 3
 """A unit whose actor died so often, the last times with no other unit beside it, ends the run."""
 
 STARTS_OF_AN_ACTOR = 10
-"""A place where actors die so often in a row before they are ready is given up."""
+"""A place whose actor is not there so often in a row is given up."""
+
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
+"""Before an actor that is not there is asked again; doubled each time. Ray starts it anew meanwhile."""
 
 PATIENCE_SECONDS = 300.0
 """So long a run waits for a cluster that has no actor ready."""
@@ -37,11 +40,12 @@ RECRUIT_SECONDS = 2.0
 
 @dataclass(eq=False)
 class _Member:
-    """An actor, and what it has to do."""
+    """An actor, and what it has to do; ``ask_at``: when to ask again one that was lost."""
 
     place: Place
     actor: Any
     ready: bool = False
+    ask_at: float | None = None
     units: set[int] = field(default_factory=set)
     alone: bool = False
 
@@ -131,6 +135,7 @@ class RayEngine:
         ready_at = time.monotonic()
         while fresh or suspects or self._calls_for_units():
             self._recruit()
+            self._ask_again()
             self._hand_out(fresh, suspects)
             call = self._landed()
             if call is not None:
@@ -205,6 +210,13 @@ class RayEngine:
         )
         device = "cuda" if place.num_gpus else "cpu"
         return actor.remote([self._job], device, place.workers, place.num_cpus, place.address)
+
+    def _ask_again(self) -> None:
+        now = time.monotonic()
+        for member in self._members.values():
+            if member.ask_at is not None and member.ask_at <= now:
+                member.ask_at = None
+                self._prepare(member)
 
     def _prepare(self, member: _Member) -> None:
         self._calls[member.actor.prepare.remote()] = member, None
@@ -281,7 +293,8 @@ class RayEngine:
             del self._members[member.place]
             self._ray.kill(member.actor)
         else:
-            self._prepare(member)
+            wait = FIRST_WAIT_SECONDS * 2 ** self._failed_starts[member.place]
+            member.ask_at = time.monotonic() + min(wait, LONGEST_WAIT_SECONDS)
 
     def _nodes_alive(self) -> set[str]:
         return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}

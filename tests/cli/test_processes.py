@@ -27,12 +27,13 @@ def command(images: Path, checkpoint: Path, out: Path, *more: object) -> tuple[o
 
 
 def helpers_of(pid: int) -> list[int]:
+    """Told by what only they are given: until it runs its program, any child has its parent's words."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [
             int(child)
             for child in children
-            if b"--processes" in Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"\x00--processes\x001\x00" in Path(f"/proc/{child}/cmdline").read_bytes()
         ]
     except (FileNotFoundError, ProcessLookupError):  # ended between two looks
         return []
