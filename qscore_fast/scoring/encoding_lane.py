@@ -48,6 +48,8 @@ class EncodedBatch:
         feature: (nnz,) int32. value: (nnz,) float32.
         embeddings: (B, r) float16, or None.
         seconds: by stage: transfer, encode, activations; on CUDA also pin, in a thread of its own.
+        freed_last: tensors on the CPU that have to live until the results are kept. In the place of a large
+            one that was freed first, malloc would put what stays, and the next batch would not fit there.
     """
 
     rows: list[int]
@@ -58,6 +60,7 @@ class EncodedBatch:
     value: np.ndarray
     embeddings: np.ndarray | None
     seconds: dict[str, float] = field(default_factory=dict)
+    freed_last: list[Tensor] = field(default_factory=list)
 
 
 class Lane(Protocol):
@@ -134,6 +137,7 @@ class PlainLane:
         if pixels is None:
             return None, result
         h = self._encoder(self._encoder.preprocess.normalise(pixels))
+        result.freed_last = [pixels, h]
         result.seconds = {
             "transfer": transferred - start,
             "encode": time.perf_counter() - transferred,
