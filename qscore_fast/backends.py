@@ -169,3 +169,9 @@ def backend_info() -> BackendInfo:
         torch=torch.__version__,
         triton=version,
     )
+
+
+def backend_on(device_type: str) -> str:
+    """The kernels that serve a device, as ``backend_info`` names them: "reference" but on CPU and CUDA."""
+    info = backend_info()
+    return {"cpu": info.cpu, "cuda": info.cuda}.get(device_type, "reference")

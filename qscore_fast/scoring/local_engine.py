@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from qscore_fast.backends import backend_info
+from qscore_fast.backends import backend_on
 from qscore_fast.images import Decoder, Unit
 from qscore_fast.scoring.claims import Claims
 from qscore_fast.scoring.encode_unit import OnImages, UnitEncoder
@@ -64,9 +64,3 @@ class LocalEngine:
 def images_ahead(batch_size: int, workers: int) -> int:
     """How many images are decoded or waiting at a time: two batches, or two a thread."""
     return 2 * max(batch_size, workers)
-
-
-def backend_on(device_type: str) -> str:
-    """The kernels that serve a device: those of the CPU and of CUDA have names, others none."""
-    info = backend_info()
-    return {"cpu": info.cpu, "cuda": info.cuda}.get(device_type, "reference")

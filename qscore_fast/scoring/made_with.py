@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from qscore_fast.backends import backend_info
+from qscore_fast.backends import backend_on
 from qscore_fast.encoders import Encoder
 from qscore_fast.scoring.record import differences, library_versions
 from qscore_fast.scoring.store import Store
@@ -23,11 +23,10 @@ def made_with(encoder: Encoder, batch_size: int) -> dict[str, Any]:
     with other threads.
     """
     kind = encoder.device.type
-    info = backend_info()
     content: dict[str, Any] = {
         "batch_size": batch_size,
         "device": kind,
-        "kernels": {"cpu": info.cpu, "cuda": info.cuda}.get(kind, "reference"),
+        "kernels": backend_on(kind),
     }
     if kind == "cuda":
         content["device"] = f"{kind} {torch.cuda.get_device_name(encoder.device)}"

@@ -11,13 +11,14 @@ from threading import Lock
 from typing import Any
 
 from qscore_fast.allocator import freed_memory_kept
+from qscore_fast.backends import backend_on
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import ImageError, SettingsError, SourceError
 from qscore_fast.images import Decoder, Source, Unit
 from qscore_fast.images.decoders import opened_sample
 from qscore_fast.scoring.encode_unit import UnitEncoder, check_decoder
 from qscore_fast.scoring.engine import EncodedUnit
-from qscore_fast.scoring.local_engine import backend_on, images_ahead
+from qscore_fast.scoring.local_engine import images_ahead
 from qscore_fast.scoring.prefetch import decoded_ahead
 from qscore_fast.scoring.record import library_versions
 

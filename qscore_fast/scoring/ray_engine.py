@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
+from qscore_fast.backends import backend_on
 from qscore_fast.encoders import Encoder
 from qscore_fast.errors import ClusterError, QScoreError, SettingsError
 from qscore_fast.images import Decoder, Unit
 from qscore_fast.scoring.claims import Claims
 from qscore_fast.scoring.encode_unit import OnImages, UnitEncoder
 from qscore_fast.scoring.engine import Crew, EncodedUnit
-from qscore_fast.scoring.local_engine import backend_on
 from qscore_fast.scoring.ray_actor import CALLS_AT_ONCE, EncodingActor, Job, first_sample
 from qscore_fast.scoring.ray_cluster import Place, joined, places
 from qscore_fast.scoring.record import library_versions
