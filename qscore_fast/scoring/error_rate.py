@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from qscore_fast.errors import ErrorRateError
-from qscore_fast.scoring.atomic import replacing
-from qscore_fast.scoring.scores_table import ERRORS
+from qscore_fast.scoring.scores_table import write_error_rows
 from qscore_fast.scoring.store import Store
 from qscore_fast.scoring.unit_rows import Failure
 
@@ -64,24 +59,11 @@ class ErrorTally:
 
 
 def write_known_errors(store: Store, unfinished: Iterable[Failure], table: Path) -> None:
-    """Write errors.parquet of a run that is not complete: the errors of its parts, then ``unfinished``.
-
-    It does not say of which parts it is, so that a complete run never takes it for its own.
-    """
-    with (
-        replacing(table) as temporary,
-        pq.ParquetWriter(temporary, ERRORS, write_page_checksum=True) as writer,
-    ):
-        for failures in (*_of_parts(store), list(unfinished)):
-            if failures:
-                writer.write_table(pa.Table.from_pylist(failures, schema=ERRORS))
+    """Write errors.parquet of a run that is not complete: the errors of its parts, then ``unfinished``."""
+    write_error_rows(table, [*_of_parts(store), list(unfinished)], None)
 
 
 def _of_parts(store: Store) -> Iterator[list[Failure]]:
     for index in range(store.record.num_units):
-        try:
-            if store.part_path(index).exists():
-                notes = json.loads(store.part_path(index, ".json").read_text(encoding="utf-8"))
-                yield notes["errors"]
-        except (OSError, ValueError, KeyError):  # a damaged part will be done again
-            continue
+        if store.part_path(index).exists() and (notes := store.notes_or_none(index)):
+            yield notes["errors"]

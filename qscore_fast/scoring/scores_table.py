@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from qscore_fast.scoring.atomic import replacing
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.record import library_versions
 from qscore_fast.scoring.store import Store
+
+if TYPE_CHECKING:
+    from qscore_fast.scoring.unit_rows import Failure
 
 ROWS_A_GROUP = 65_536
 
@@ -194,14 +197,26 @@ def write_errors(store: Store, parts: str) -> None:
     Args:
         parts: the digest of the parts that are there.
     """
+    errors = (notes["errors"] for notes in store.part_notes())
+    write_error_rows(store.path / "errors.parquet", errors, parts)
+
+
+def write_error_rows(path: Path, errors: Iterable[Sequence[Failure]], parts: str | None) -> None:
+    """Write a table of errors, in order.
+
+    Args:
+        parts: the digest of the parts that they are the errors of; None where these are not complete, so that
+            no complete run takes the table for its own.
+    """
     with (
-        replacing(store.path / "errors.parquet") as temporary,
+        replacing(path) as temporary,
         pq.ParquetWriter(temporary, ERRORS, write_page_checksum=True) as writer,
     ):
-        for notes in store.part_notes():
-            if notes["errors"]:
-                writer.write_table(pa.Table.from_pylist(notes["errors"], schema=ERRORS))
-        writer.add_key_value_metadata({_header_key("parts"): json.dumps(parts).encode()})
+        for rows in errors:
+            if rows:
+                writer.write_table(pa.Table.from_pylist(list(rows), schema=ERRORS))
+        if parts is not None:
+            writer.add_key_value_metadata({_header_key("parts"): json.dumps(parts).encode()})
 
 
 def errors_are_of(path: Path, parts: str) -> bool:

@@ -126,7 +126,7 @@ class Store:
         if not self._locks.acquire(index):
             return False
         try:
-            errors = (self._notes(index) or {}).get("errors", [])
+            errors = (self.notes_or_none(index) or {}).get("errors", [])
             if not any(error["stage"] == "read" for error in errors):
                 return False
             self._remove(index)
@@ -164,7 +164,7 @@ class Store:
         """How many images the parts of these units hold, all of them there."""
         counts = ((self.record.unit_rows(index), index) for index in units)
         return sum(
-            (self._notes(index) or {}).get("num_images", 0) if rows is None else rows
+            (self.notes_or_none(index) or {}).get("num_images", 0) if rows is None else rows
             for rows, index in counts
         )
 
@@ -261,7 +261,7 @@ class Store:
 
     def notes(self, index: int) -> dict[str, Any]:
         """Counts, timings and errors of a part; StoreError if they are missing or damaged."""
-        notes = self._notes(index)
+        notes = self.notes_or_none(index)
         if notes is None:
             raise StoreError(
                 f"{self.part_path(index, '.json')} is missing or damaged: run the same qscore "
@@ -269,9 +269,18 @@ class Store:
             )
         return notes
 
+    def notes_or_none(self, index: int) -> dict[str, Any] | None:
+        """The same; None if they are missing or damaged."""
+        try:
+            notes = json.loads(self.part_path(index, ".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        whole = isinstance(notes, dict) and {"num_images", "num_scored", "errors"} <= notes.keys()
+        return notes if whole else None
+
     def made_with(self, index: int) -> dict[str, Any] | None:
         """What a part was made with, see ``made_with``; None where there is none, or it does not say."""
-        return (self._notes(index) or {}).get("made_with")
+        return (self.notes_or_none(index) or {}).get("made_with")
 
     def embeddings(self) -> Iterator[np.ndarray]:
         """The embeddings of every part, (scored images, r) float16, mapped where they are ``.npy``.
@@ -286,14 +295,6 @@ class Store:
             )
         for index in range(self.record.num_units):
             yield read_embeddings(self.embeddings_path(index), self.record.asked["embeddings"])
-
-    def _notes(self, index: int) -> dict[str, Any] | None:
-        try:
-            notes = json.loads(self.part_path(index, ".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        whole = isinstance(notes, dict) and {"num_images", "num_scored", "errors"} <= notes.keys()
-        return notes if whole else None
 
     def _remove(self, index: int) -> None:
         path = self.part_path(index)
@@ -313,7 +314,7 @@ class Store:
             num_rows, metadata = part_footer(self.part_path(index))
         except StoreError:
             return False
-        notes = self._notes(index)
+        notes = self.notes_or_none(index)
         if notes is None or num_rows != notes["num_images"]:
             return False
         # Of two processes that did a unit at once, each may have written one of both files.
