@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.run_pair import check_same_space
 from qscore_fast.evaluation.sample_file import ID, some_of
 from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.store import Store
 
 BLOCK = 2048
 
@@ -49,16 +49,9 @@ class JoinedViews:
             raise SettingsError("there is no view: give one run or more")
         runs = (run, *(v if isinstance(v, ScoreRun) else ScoreRun(v) for v in views))
         ids = [_ids(one) for one in runs]
-        first = Store(run.path).record.asked
         places, missing = [], {}
         for view, own in zip(runs[1:], ids[1:], strict=True):
-            asked = Store(view.path).record.asked
-            for what in ("encoder", "preprocess"):
-                if asked.get(what) != first.get(what):
-                    raise SettingsError(
-                        f"{view.path} was scored with another {what} than {run.path}: give a run of the "
-                        "same one"
-                    )
+            check_same_space(run, view)
             place = pc.index_in(ids[0], value_set=own)
             if place.null_count == len(place):
                 raise SettingsError(
