@@ -34,7 +34,10 @@ class Scatter:
             self._join(len(rows), mean, rows - mean)
 
     def add_deviations(self, rows: Tensor) -> None:
-        """Add ``sum x x^T`` of rows that are deviations from means of their own; the mean stays."""
+        """Add ``sum x x^T`` of rows (b, r) that are deviations from means of their own; the mean stays.
+
+        Products of float32 rows are float32, and what they add up to is float64.
+        """
         _add_gram(self._lower, rows)
 
     def merge(self, other: Scatter) -> None:
@@ -72,4 +75,8 @@ class Scatter:
 def _add_gram(lower: Tensor, rows: Tensor) -> None:
     for start in range(0, lower.shape[0], _PANEL):
         panel = rows[:, start : start + _PANEL]
-        lower[start:, start : start + _PANEL].addmm_(rows[:, start:].mT, panel)
+        place = lower[start:, start : start + _PANEL]
+        if rows.dtype == lower.dtype:
+            place.addmm_(rows[:, start:].mT, panel)
+        else:
+            place += rows[:, start:].mT @ panel

@@ -11,6 +11,7 @@ from torch import Tensor
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.device_memory import room_for_rows
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.scatter import Scatter
 
 # Numbers of a block of rows, and logits of it. On a CPU a block stays in the last cache between its two
 # products; on a GPU few kernels do much.
@@ -71,14 +72,12 @@ class SoftmaxProblem:
         room = room_for_rows(self.device) if in_memory is None else in_memory
         keeps = self.num_rows * self.num_features * 4 <= room
         kept = torch.empty(self.num_rows if keeps else 0, self.num_features, device=self.device)
-        scatter = torch.zeros(
-            self.num_features, self.num_features, dtype=torch.float64, device=self.device
-        )
+        scatter = Scatter(self.num_features, self.device)
         for start, centred in self._read_widened():
-            scatter += centred.T @ centred
+            scatter.add_deviations(centred)
             if keeps:
                 kept[start : start + len(centred)] = centred
-        self.covariance = scatter / self.num_rows
+        self.covariance = scatter.centred / self.num_rows
         self._kept = kept if keeps else None
 
     @property
