@@ -88,16 +88,15 @@ def _computed(ranking: Ranking, weights: np.ndarray, metrics: Sequence[Metric]) 
     """(resamples, number of metrics): from the native kernels where they know a metric."""
     kernels = native_kernels()
     values = np.empty((len(weights), len(metrics)))
-    asked = [metric.native for metric in metrics] if kernels is not None else []
-    known = [column for column, native in enumerate(asked) if native is not None]
+    known = {} if kernels is None else {c: m.native for c, m in enumerate(metrics) if m.native}
     if kernels is not None and known:
-        values[:, known] = kernels.resampled_metrics(
+        values[:, list(known)] = kernels.resampled_metrics(
             weights,
             ranking.order,
             ranking.wrong,
             ranking.starts,
             harmonic_numbers(weights.shape[1]),
-            [asked[column] for column in known],
+            list(known.values()),
         )
     others = [column for column in range(len(metrics)) if column not in known]
     if others:
