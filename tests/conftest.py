@@ -45,6 +45,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def encoder(checkpoint: Path) -> qf.Encoder:
+    """That encoder, on the CPU."""
+    return qf.load_encoder(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 real images in class folders."""
     from sample_data import save_images

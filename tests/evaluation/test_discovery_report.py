@@ -13,15 +13,10 @@ import pytest
 from sample_data import save_images
 
 from qscore_fast.cli import main
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.discovery import discovery_report
 from qscore_fast.scoring import ScoreRun, discover, score
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,6 @@ from qscore_fast.scoring import ScoreRun, score
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> ScoreRun:
     folder = save_images(tmp_path_factory.mktemp("test") / "images", 200)
     return score(folder, encoder, folder.parent / "run", unit_size=64, embeddings="npy", eps=3.0)

@@ -22,11 +22,6 @@ from qscore_fast.scoring import ScoreRun, score
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> ScoreRun:
     """150 images, one of them bad."""
     folder = save_images(tmp_path_factory.mktemp("run") / "images", 150)

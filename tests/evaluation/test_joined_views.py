@@ -12,17 +12,12 @@ import torch
 from sample_data import save_images
 
 from qscore_fast.cli.main import main
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.evaluation import failure as fp
 from qscore_fast.evaluation.joined_views import JoinedViews
 from qscore_fast.evaluation.measures import Alignment, LiDAR, measure_run
 from qscore_fast.scoring import ScoreRun, score
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from qscore_fast.cli.probe_command import Protocol, probe, probe_parser
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure import Correctness
 from qscore_fast.evaluation.probes import linear_probe, logistic_path
 from qscore_fast.evaluation.sgd import PROTOCOLS
 from qscore_fast.scoring import ScoreRun, score
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")

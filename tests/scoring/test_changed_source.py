@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from sample_data import save_images
 
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import StoreError
 from qscore_fast.images import Subset, open_source
 from qscore_fast.scoring import score
@@ -23,11 +23,6 @@ LISTING = "listing.txt.zst"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return save_images(tmp_path / "images", 12)
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 def run_it(source: Any, encoder: Encoder, out: Path, **settings: Any) -> None:

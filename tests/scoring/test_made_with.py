@@ -15,7 +15,7 @@ import torch
 from sample_data import save_images
 
 from qscore_fast.cli import main
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.scoring import ScoreRun, made_with, score
 
 UNIT = 8
@@ -24,11 +24,6 @@ UNIT = 8
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_images(tmp_path_factory.mktemp("few"), 3 * UNIT)
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sample_data import save_images
 from torch import nn
 
 from qscore_fast.cli import main
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.scoring import discover, rescore, score
@@ -23,11 +23,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_images(tmp_path_factory.mktemp("few"), 120)
     (folder / "bag" / "bad.png").write_bytes(b"")
     return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 @pytest.fixture

@@ -27,11 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
-
-
 def run_it(folder: Path, encoder: Encoder, out: Path, **settings: Any) -> ScoreRun:
     return score(
         folder, encoder, out,

@@ -14,7 +14,7 @@ import pytest
 from run_tables import tables_of
 from sample_data import save_images
 
-from qscore_fast.encoders import Encoder, load_encoder
+from qscore_fast.encoders import Encoder
 from qscore_fast.errors import QScoreError, StoreError
 from qscore_fast.scoring import ScoreRun, discover, finalise, part, rescore, run_scoring, score
 from qscore_fast.scoring.store import Store
@@ -38,11 +38,6 @@ def folder(tmp_path: Path, images_24: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     return tmp_path / "images"
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> Encoder:
-    return load_encoder(checkpoint, device="cpu")
 
 
 def run_it(folder: Path, encoder: Encoder, out: Path, **settings: Any) -> ScoreRun:
