@@ -9,13 +9,10 @@ from torch import Tensor
 
 from qscore_fast.errors import ImageError, UnavailableError
 from qscore_fast.images import Decoder, NvJpegDecoder, Preprocess, Sample, Source
-from qscore_fast.images.daemon_pool import pause
 from qscore_fast.images.nvjpeg import EncodedJpeg
 from qscore_fast.images.outage import outage_of
+from qscore_fast.images.retries import tried_again
 from qscore_fast.images.sources.file_systems import is_url
-
-WAITS = (0.2, 0.6, 1.8, 5.4)
-"""Seconds before an image is tried again where the machine fails, not the image."""
 
 
 class ImageLoader:
@@ -41,12 +38,9 @@ class ImageLoader:
         Raises:
             UnavailableError: the machine fails, also after some 10 seconds.
         """
-        for seconds in WAITS:
-            try:
-                return self._load(sample)
-            except UnavailableError:
-                pause(seconds)
-        return self._load(sample)
+        return tried_again(
+            lambda: self._load(sample), lambda error: isinstance(error, UnavailableError)
+        )
 
     def _load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
         try:

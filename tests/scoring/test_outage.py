@@ -17,7 +17,7 @@ from tars import write_tar
 
 from qscore_fast.cli import main
 from qscore_fast.errors import UnavailableError
-from qscore_fast.images import FolderSource, Sample, open_source
+from qscore_fast.images import FolderSource, Sample, open_source, retries
 from qscore_fast.images.sources.file_list import FileListSource
 from qscore_fast.images.sources.subset import Subset
 from qscore_fast.scoring import Progress, image_loader, score
@@ -27,7 +27,7 @@ UNIT = 10
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_loader, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0))
 
 
 @pytest.fixture

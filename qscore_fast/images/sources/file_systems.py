@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import io
 import os
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
@@ -13,13 +12,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 
 from qscore_fast.errors import MissingExtraError, SourceError, UnavailableError
-from qscore_fast.images.daemon_pool import pause
+from qscore_fast.images import retries
 from qscore_fast.images.sources.source import is_url
 
 T = TypeVar("T")
-
-ATTEMPTS = 5
-FIRST_WAIT = 0.2  # seconds; each further wait is three times as long
 
 _DRIVERS = {
     "s3": ("s3fs", "s3"),
@@ -83,23 +79,20 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
 
 def with_retries(call: Callable[[], T]) -> T:
-    """The result of ``call``, tried up to ``ATTEMPTS`` times with growing waits.
+    """The result of ``call``, tried again as long as it fails in a way that may pass.
 
     Raises:
         OSError: it failed in a way that waiting does not mend; the text says how.
         UnavailableError: it failed each time.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except Exception as error:
-            if isinstance(error, _PERMANENT):
-                raise _as_os_error(error) from error
-            if attempt == ATTEMPTS - 1:
-                raise UnavailableError(f"failed {ATTEMPTS} times: {_text(error)}") from error
-            # Spread out, so that workers that were throttled together do not come back together.
-            pause(FIRST_WAIT * 3**attempt * random.uniform(0.7, 1.3))
-    raise AssertionError
+    try:
+        return retries.tried_again(call, lambda error: not isinstance(error, _PERMANENT))
+    except UnavailableError:
+        raise
+    except Exception as error:
+        if isinstance(error, _PERMANENT):
+            raise _as_os_error(error) from error
+        raise UnavailableError(f"failed {len(retries.WAITS) + 1} times: {_text(error)}") from error
 
 
 def open_binary(url: str) -> BinaryIO:

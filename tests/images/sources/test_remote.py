@@ -19,6 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from object_store import object_store
 
 from qscore_fast.errors import MissingExtraError, SourceError, UnavailableError
+from qscore_fast.images import retries
 from qscore_fast.images.sources import file_systems, read_ahead, remote
 from qscore_fast.images.sources.file_systems import open_binary
 from qscore_fast.images.sources.parquet import ParquetSource
@@ -68,7 +69,7 @@ def bucket(server: Any) -> Any:
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> type[FlakyFileSystem]:
     fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    monkeypatch.setattr(file_systems, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retries, "WAITS", (0.001,) * 4)
     for field, value in (("store", {}), ("pseudo_dirs", [""]), ("failures", {}), ("reads", 0)):
         monkeypatch.setattr(FlakyFileSystem, field, value)
     for name in "abc":
