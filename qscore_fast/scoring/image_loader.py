@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 
 from torch import Tensor
 
 from qscore_fast.errors import ImageError, UnavailableError
 from qscore_fast.images import Decoder, NvJpegDecoder, Preprocess, Sample, Source
+from qscore_fast.images.bad_file import BadFileError, patiently
 from qscore_fast.images.nvjpeg import EncodedJpeg
 from qscore_fast.images.outage import outage_of
 from qscore_fast.images.retries import tried_again
 from qscore_fast.images.sources.file_systems import is_url
 
+_REMEMBERED = 4
+
 
 class ImageLoader:
     """Decodes samples, in any number of threads.
+
+    What the system says of a file that it cannot read may be true of the whole disk: it is an error of the
+    image's own once it comes each time, while others of the same disk can be read.
 
     A file that is missing is an error of its own only while the place that it was listed in is there: the
     source's folder, the folder that the image before was read from, and that of an archive.
@@ -30,17 +37,22 @@ class ImageLoader:
         self._decoder = decoder
         self._root = _root_of(source)
         self._local = not is_url(source.location)
-        self._last_folder: bytes | None = None
+        self._read_before: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     def load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
         """uint8 (C, height, width), a JPEG that the GPU decodes, or why there is neither.
 
         Raises:
-            UnavailableError: the machine fails, also after some 10 seconds.
+            UnavailableError: the machine or the disk fails, also after some 10 seconds.
         """
-        return tried_again(
-            lambda: self._load(sample), lambda error: isinstance(error, UnavailableError)
-        )
+        if sample.path is None:
+            return tried_again(
+                lambda: self._load(sample), lambda error: isinstance(error, UnavailableError)
+            )
+        try:
+            return patiently(lambda: self._load(sample), sample.path, self._read_before)
+        except BadFileError as error:
+            return ImageError(f"cannot be read: {error}", "read")
 
     def _load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
         try:
@@ -53,7 +65,7 @@ class ImageLoader:
         except MemoryError as error:
             raise outage_of(error) or error from error
         if sample.path is not None:
-            self._last_folder = os.path.dirname(sample.path)
+            self._read_before.append(sample.path)
         return pixels
 
     def _pixels(self, sample: Sample) -> Tensor | EncodedJpeg:
@@ -65,7 +77,7 @@ class ImageLoader:
 
     def _check_place(self, sample: Sample, error: ImageError) -> None:
         """UnavailableError where more is missing than a file; an unmounted disk leaves an empty folder."""
-        folders = [self._root, self._last_folder]
+        folders = [self._root, *(os.path.dirname(path) for path in list(self._read_before)[-1:])]
         missing = error.__cause__
         if self._local and sample.error is not None and isinstance(missing, FileNotFoundError):
             folders.append(os.path.dirname(os.fsencode(missing.filename or "")) or None)

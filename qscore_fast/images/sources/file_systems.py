@@ -13,6 +13,7 @@ import fsspec
 
 from qscore_fast.errors import MissingExtraError, SourceError, UnavailableError
 from qscore_fast.images import retries
+from qscore_fast.images.sources.local_file import open_local
 from qscore_fast.images.sources.source import is_url
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ def open_binary(url: str) -> BinaryIO:
 def open_file(filesystem: Any, path: str) -> BinaryIO:
     """``open_binary`` for a path of an fsspec file system, or of the local disk if that is None."""
     if filesystem is None:
-        return open(path, "rb")
+        return open_local(path)
     stream = with_retries(lambda: filesystem.open(path, "rb", block_size=4 * 2**20))
     return io.BufferedReader(_RetryingStream(stream), 2**20)
 

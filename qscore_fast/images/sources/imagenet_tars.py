@@ -13,6 +13,7 @@ from typing import BinaryIO, ClassVar
 from qscore_fast.errors import ImageError, SourceError
 from qscore_fast.images.sample_id import sample_id_of_path
 from qscore_fast.images.sources.folder import EXTENSIONS
+from qscore_fast.images.sources.local_file import open_local
 from qscore_fast.images.sources.packed_bytes import PackedBytes
 from qscore_fast.images.sources.repeats import Repeats
 from qscore_fast.images.sources.source import Sample, Unit, manifest_hash, runs
@@ -21,7 +22,6 @@ from qscore_fast.images.sources.tar_members import (
     OpenBinary,
     content,
     members,
-    open_local,
     open_tar,
     skip,
 )

@@ -135,7 +135,7 @@ def _imagenet_tars(name: str, ground_truth: str | os.PathLike[str] | None) -> So
     from qscore_fast.images.sources.file_systems import open_binary
     from qscore_fast.images.sources.imagenet_devkit import validation_labels
     from qscore_fast.images.sources.imagenet_tars import ImageNetTarsSource
-    from qscore_fast.images.sources.tar_members import open_local
+    from qscore_fast.images.sources.local_file import open_local
 
     labels = None
     if ground_truth is not None:

@@ -71,8 +71,7 @@ class ParquetSource(TableSource):
 @contextmanager
 def open_parquet(filesystem: Any, path: str) -> Iterator[Table]:
     """A Parquet file of an fsspec file system, or of the local disk if that is None."""
-    stream = pa.OSFile(os.fsencode(path)) if filesystem is None else open_file(filesystem, path)
-    with stream:
+    with open_file(filesystem, path) as stream:
         yield _ParquetTable(stream)
 
 

@@ -14,8 +14,9 @@ from qscore_fast.images.sources.brace_pattern import expand_braces
 from qscore_fast.images.sources.file_patterns import common_start, has_wildcard, matching_files
 from qscore_fast.images.sources.file_systems import ListedFile, list_files
 from qscore_fast.images.sources.file_systems import open_binary as open_url
+from qscore_fast.images.sources.local_file import open_local
 from qscore_fast.images.sources.source import is_url
-from qscore_fast.images.sources.tar_members import OpenBinary, open_local
+from qscore_fast.images.sources.tar_members import OpenBinary
 
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
 

@@ -105,7 +105,8 @@ def _is_imagenet_tar(name: str) -> bool:
     import gzip
 
     from qscore_fast.images.sources.file_systems import open_binary
-    from qscore_fast.images.sources.tar_members import members, open_local, open_tar
+    from qscore_fast.images.sources.local_file import open_local
+    from qscore_fast.images.sources.tar_members import members, open_tar
 
     if _is_pattern(name):
         return False

@@ -14,6 +14,7 @@ from typing import BinaryIO, NoReturn, cast
 
 from qscore_fast.errors import ImageError
 from qscore_fast.images.outage import raise_outage
+from qscore_fast.images.sources.local_file import open_local
 from qscore_fast.images.sources.source import MAX_IMAGE_BYTES
 
 MAX_MEMBER_BYTES = MAX_IMAGE_BYTES
@@ -64,11 +65,6 @@ class Member:
     offset: int
     size: int
     problem: str | None = None
-
-
-def open_local(name: str) -> BinaryIO:
-    """Open a local file for reading."""
-    return open(name, "rb")
 
 
 @contextmanager
