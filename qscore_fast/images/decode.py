@@ -12,17 +12,21 @@ from contextlib import contextmanager
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError, WebPImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from qscore_fast.errors import ImageError
 from qscore_fast.images.outage import outage_of
+from qscore_fast.images.sources.source import MAX_IMAGE_BYTES
 
 # The size from which Pillow itself refuses an image (twice its warning level of 89,478,485).
 DEFAULT_MAX_PIXELS = 178_956_970
 
+_TIFF = "TIFF"
 # What a file named .jpg or .png really is in practice. Formats whose decoder runs other programs
 # (EPS, PDF) stay out, whatever the file is called.
-FORMATS = ("JPEG", "PNG", WebPImagePlugin.WebPImageFile.format, "BMP", "DIB", "GIF")
+FORMATS = ("JPEG", "PNG", WebPImagePlugin.WebPImageFile.format, "BMP", "DIB", "GIF", _TIFF)
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows only
 
@@ -129,14 +133,15 @@ def checked_header(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
         UnavailableError: it cannot be read, or there is not enough memory.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(_for_pillow(file), formats=FORMATS) as image:
             width, height = image.size
             if not width * height:
                 raise ImageError(f"{width} x {height} pixels: nothing to score")
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
-                )
+            for width, height in (image.size, _tile_size(image)):
+                if width * height > max_pixels:
+                    raise ImageError(
+                        f"{width} x {height} pixels is above the limit of {max_pixels:,} pixels"
+                    )
             yield image
     except UnidentifiedImageError:
         raise ImageError("not an image of a known format, or its header is damaged") from None
@@ -150,6 +155,8 @@ def checked_header(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
 
 def exif_turn(image: Image.Image) -> Image.Transpose | None:
     """How an image must be turned or mirrored as its EXIF says; None where not at all, or unreadable."""
+    if image.format == _TIFF:
+        return None  # Pillow does it while it decodes, whoever asks
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGE as error:
@@ -190,7 +197,29 @@ def opened_bytes(content: bytes) -> BinaryIO:
     return io.BytesIO(content)
 
 
+def _for_pillow(file: BinaryIO) -> BinaryIO:
+    """The file, or a TIFF's content: libtiff would read by itself and take a failing disk for damage."""
+    start = file.read(4)
+    file.seek(0)
+    if start not in TiffImagePlugin.PREFIXES:
+        return file
+    content = file.read(MAX_IMAGE_BYTES + 1)
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ImageError(f"a TIFF above the limit of {MAX_IMAGE_BYTES:,} bytes")
+    return io.BytesIO(content)
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of what is decoded at a time; a tile may be larger than its image."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+
+
 def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError(
+            "its pixels are floating-point numbers of no known range: store 8 or 16 bits"
+        )
     if image.mode.startswith("I;16") or image.mode == "I":
         levels = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))

@@ -21,6 +21,7 @@ EXTENSIONS = (
     b".webp",
     *(b".bmp", b".dib"),
     b".gif",
+    *(b".tif", b".tiff"),
 )
 
 
@@ -30,7 +31,7 @@ class FolderSource:
 
     Symbolic links are followed. Each real directory is read once, by its own path if it lies below
     the root, so loops end and no directory is scored twice. Names are compared by extension alone
-    (those of JPEG, PNG, WebP, BMP and GIF, in any case); whether a file is an image shows when it is
+    (those of JPEG, PNG, WebP, BMP, GIF and TIFF, in any case); whether a file is an image shows when it is
     decoded.
 
     Args:

@@ -37,7 +37,7 @@ class IgnoredFiles:
         return {"files of other kinds ignored": len(self), **shown}
 
     def __str__(self) -> str:
-        """Such as "6 other files: 4 .tif, 2 .txt"."""
+        """Such as "6 other files: 4 .heic, 2 .txt"."""
         endings = ", ".join(f"{count:,} {ending}" for ending, count in self._most_frequent())
         total = f"{len(self):,} other file{'' if len(self) == 1 else 's'}"
         return f"{total}: {endings}" if endings else total

@@ -23,7 +23,20 @@ from qscore_fast.images.sources.tar_members import (
 )
 from qscore_fast.images.sources.unique_ids import UniqueIds
 
-IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "jfif", "jpe", "apng", "dib")
+IMAGE_FIELDS = (
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "bmp",
+    "gif",
+    "jfif",
+    "jpe",
+    "apng",
+    "dib",
+    "tif",
+    "tiff",
+)
 # What the manifests of runs have where the fields are not chosen.
 _MANIFEST_FIELDS = IMAGE_FIELDS[:5]
 # A class is a number or a name, and a sample's metadata are short.

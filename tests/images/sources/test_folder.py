@@ -48,8 +48,8 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     make(
         tmp_path,
         "a.gif",
-        "b.TIF",
-        "c.tif",
+        "b.HEIC",
+        "c.heic",
         "d.txt",
         "d.tar.gz",
         "Makefile",
@@ -60,7 +60,7 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     source = FolderSource(tmp_path)
     assert source.notes == {
         "files of other kinds ignored": 8,
-        "of them .tif": 2,
+        "of them .heic": 2,
         "of them without an ending": 2,
         "of them .gz": 1,
         "of them .mp4": 1,
@@ -69,7 +69,9 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
         "folders could not be read": 0,
     }
     (tmp_path / "a.gif").unlink()
-    with pytest.raises(SourceError, match=r"8 other files: 2 \.tif, 2 without an ending, 1 \.gz, "):
+    with pytest.raises(
+        SourceError, match=r"8 other files: 2 \.heic, 2 without an ending, 1 \.gz, "
+    ):
         FolderSource(tmp_path)
 
 
