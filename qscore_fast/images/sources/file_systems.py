@@ -107,6 +107,31 @@ def open_binary(url: str) -> BinaryIO:
     return open_file(*filesystem_of(url))
 
 
+def open_place(place: str) -> BinaryIO:
+    """A seekable stream over a local file, or as ``open_binary`` over what a URL names."""
+    return open_binary(place) if is_url(place) else open_local(place)
+
+
+def is_folder(place: str) -> bool:
+    """Whether a path or URL is a folder.
+
+    Raises:
+        SourceError: the store does not say.
+    """
+    if not is_url(place):
+        return os.path.isdir(place)
+    filesystem, path = filesystem_of(place)
+    return bool(listing(lambda: filesystem.isdir(path), place))
+
+
+def is_file(place: str) -> bool:
+    """Whether a path or URL is a file; raises as ``is_folder``."""
+    if not is_url(place):
+        return os.path.isfile(place)
+    filesystem, path = filesystem_of(place)
+    return bool(listing(lambda: filesystem.isfile(path), place))
+
+
 def open_file(filesystem: Any, path: str) -> BinaryIO:
     """``open_binary`` for a path of an fsspec file system, or of the local disk if that is None."""
     if filesystem is None:

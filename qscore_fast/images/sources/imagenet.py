@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
-from qscore_fast.errors import SettingsError, SourceError
+from qscore_fast.errors import SettingsError, SourceError, UnavailableError
+from qscore_fast.images.sample_id import sample_id_of_path
+from qscore_fast.images.sources.file_systems import is_file, is_folder, open_place
 from qscore_fast.images.sources.folder import FolderSource
+from qscore_fast.images.sources.heads import heads
 from qscore_fast.images.sources.imagenet_devkit import validation_labels
-from qscore_fast.images.sources.source import Sample, Unit, manifest_hash
+from qscore_fast.images.sources.remote import RemoteFolderSource
+from qscore_fast.images.sources.source import Sample, Unit, is_url, manifest_hash
 
 SPLITS = ("train", "val", "test")
+
+
+_Images = FolderSource | RemoteFolderSource
 
 
 class _LabelledFolder:
     """The images of a folder, with labels from elsewhere or none."""
 
-    def __init__(self, images: FolderSource, labels: Sequence[str] | None, missing: int) -> None:
+    def __init__(self, images: _Images, labels: Sequence[str] | None, missing: int) -> None:
         self._images = images
         self._missing = missing
         self._classes = tuple(sorted(set(labels or ())))
@@ -29,7 +38,7 @@ class _LabelledFolder:
 
     @property
     def location(self) -> str:
-        """The folder of the images, as text."""
+        """The folder of the images, or its URL, as text."""
         return self._images.location
 
     @property
@@ -44,7 +53,7 @@ class _LabelledFolder:
     @property
     def num_samples(self) -> int:
         """How many images there are."""
-        return len(self._images)
+        return self._images.num_samples
 
     @property
     def notes(self) -> dict[str, int]:
@@ -62,10 +71,21 @@ class _LabelledFolder:
         return self._images.units(size)
 
     def read(self, unit: Unit) -> Iterator[Sample]:
-        """The images of a unit, by their paths."""
-        for index in unit.payload:
+        """The images of a unit, by their paths, or from a URL with their content.
+
+        Raises:
+            UnavailableError: a store does not answer.
+        """
+        return self._labelled(unit, self._images.read(unit))
+
+    def heads(self, unit: Unit) -> Iterator[Sample]:
+        """The same without content."""
+        return self._labelled(unit, heads(self._images, unit))
+
+    def _labelled(self, unit: Unit, samples: Iterator[Sample]) -> Iterator[Sample]:
+        for index, sample in zip(unit.payload, samples, strict=True):
             label = self._classes[self._labels[index]] if self._labels else None
-            yield Sample(self._images.sample_id(index), label, path=self._images.file(index))
+            yield replace(sample, label=label)
 
 
 class ImageNetValSource(_LabelledFolder):
@@ -76,8 +96,8 @@ class ImageNetValSource(_LabelledFolder):
     id is its file name.
 
     Args:
-        folder: holds ILSVRC2012_val_00000001.JPEG and so on, and no class folders.
-        ground_truth: ILSVRC2012_devkit_t12 as a folder or as its .tar.gz (read in memory), or
+        folder: holds ILSVRC2012_val_00000001.JPEG and so on, and no class folders; may be a URL.
+        ground_truth: on a disk, ILSVRC2012_devkit_t12 as a folder or as its .tar.gz (read in memory), or
             ILSVRC2012_validation_ground_truth.txt.
         synsets: the kit's meta.mat or map_clsloc.txt, or a text file of the WordNet ids in the order of the
             ILSVRC ids; None: the first two are looked for in the kit, or beside the text file.
@@ -95,7 +115,7 @@ class ImageNetValSource(_LabelledFolder):
         ground_truth: str | os.PathLike[str],
         synsets: str | os.PathLike[str] | None = None,
     ) -> None:
-        images = FolderSource(folder)
+        images = _images_of(os.fspath(folder))
         labels = validation_labels(ground_truth, synsets)
         super().__init__(images, *_of_stems(images, labels, os.fspath(ground_truth)))
 
@@ -107,8 +127,8 @@ class ImageNetKaggleSource(_LabelledFolder):
     has no labels.
 
     Args:
-        root: the folder that holds ILSVRC, or ILSVRC itself; LOC_val_solution.csv is looked for in
-            both.
+        root: the folder that holds ILSVRC, or ILSVRC itself, or a URL of either; LOC_val_solution.csv is
+            looked for in both.
         split: "train", "val" or "test".
 
     Raises:
@@ -122,20 +142,17 @@ class ImageNetKaggleSource(_LabelledFolder):
         if split not in SPLITS:
             raise SettingsError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
         base = os.fspath(root)
-        inner = os.path.join("Data", "CLS-LOC", split)
-        above = os.path.join(base, "ILSVRC")
-        folder = next(
-            (f for b in (above, base) if os.path.isdir(f := os.path.join(b, inner))), None
-        )
-        if folder is None:
+        found = kaggle_base(base)
+        folder = None if found is None else os.path.join(found, *_INNER, split)
+        if found is None or folder is None or not is_folder(folder):
+            inner = os.path.join(*_INNER, split)
             raise SourceError(
                 f"there is no folder {os.path.join('ILSVRC', inner)} in {base}, nor {inner}: give the "
                 "folder that holds ILSVRC"
             )
-        images = FolderSource(folder)
+        images = _images_of(folder)
         if split == "val":
-            places = (base, above, os.path.dirname(os.path.abspath(base)))
-            solution = _solution(places)
+            solution = _solution(dict.fromkeys((base, found, _above(found))))
             super().__init__(images, *_of_stems(images, _solution_labels(solution), solution))
         elif split == "test":
             super().__init__(images, None, 0)
@@ -143,31 +160,51 @@ class ImageNetKaggleSource(_LabelledFolder):
             super().__init__(images, _of_folders(images), 0)
 
 
-def _of_folders(images: FolderSource) -> list[str]:
-    labels = [images.label(index) for index in range(len(images))]
-    known = [label for label in labels if label is not None]
-    if len(known) < len(labels):
+_INNER = ("Data", "CLS-LOC")
+
+
+def kaggle_base(place: str) -> str | None:
+    """The folder or URL that holds Data/CLS-LOC: the place itself, or ILSVRC in it; None: neither does.
+
+    Raises:
+        SourceError: a store does not say.
+        MissingExtraError: the URL's driver is not installed.
+    """
+    bases = (os.path.join(place, "ILSVRC"), place)
+    return next((base for base in bases if is_folder(os.path.join(base, *_INNER))), None)
+
+
+def _above(place: str) -> str:
+    if is_url(place):
+        return place.rstrip("/").rpartition("/")[0]
+    return os.path.dirname(os.path.abspath(place))
+
+
+def _images_of(place: str) -> _Images:
+    return RemoteFolderSource(place) if is_url(place) else FolderSource(place)
+
+
+def _of_folders(images: _Images) -> list[str]:
+    if not images.has_labels:
         raise SourceError(f"{images.location} has images beside its class folders: move them away")
-    return known
+    return [sample_id_of_path(path.split(b"/", 1)[0]) for path in images.paths]
 
 
-def _of_stems(
-    images: FolderSource, labels: Mapping[bytes, str], origin: str
-) -> tuple[list[str], int]:
+def _of_stems(images: _Images, labels: Mapping[bytes, str], origin: str) -> tuple[list[str], int]:
     """The label of every image by its file name, and how many labels are left over."""
     found = []
     stems = set()
-    for index, path in enumerate(images.paths):
+    for path in images.paths:
         if b"/" in path:
             raise SourceError(
-                f"{images.location} has images in folders, such as {images.sample_id(index)}: give a flat "
+                f"{images.location} has images in folders, such as {sample_id_of_path(path)}: give a flat "
                 "validation folder here; one that is sorted into class folders needs no ground truth"
             )
         stem = path.rpartition(b".")[0]
         label = labels.get(stem)
         if label is None:
             raise SourceError(
-                f"{origin} has no label for {images.sample_id(index)} in {images.location}: it covers "
+                f"{origin} has no label for {sample_id_of_path(path)} in {images.location}: it covers "
                 f"{len(labels)} images, named ILSVRC2012_val_00000001.JPEG and so on"
             )
         found.append(label)
@@ -175,12 +212,12 @@ def _of_stems(
     return found, len(labels) - len(stems)
 
 
-def _solution(folders: Sequence[str]) -> str:
+def _solution(folders: Collection[str]) -> str:
     for folder in folders:
         path = os.path.join(folder, "LOC_val_solution.csv")
-        if os.path.isfile(path):
+        if is_file(path):
             return path
-    places = ", ".join(dict.fromkeys(folders))
+    places = ", ".join(folders)
     raise SourceError(f"there is no LOC_val_solution.csv, which has the labels of val, in {places}")
 
 
@@ -188,7 +225,10 @@ def _solution_labels(path: str) -> dict[bytes, str]:
     """Stem -> WordNet id; a row is ``ILSVRC2012_val_00048981,n03995372 85 1 499 272``."""
     labels: dict[bytes, str] = {}
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with (
+            open_place(path) as content,
+            io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file,
+        ):
             for row in csv.DictReader(file):
                 # The boxes of an image all have its one class.
                 words = (row.get("PredictionString") or "").split()
@@ -198,6 +238,8 @@ def _solution_labels(path: str) -> dict[bytes, str]:
                         f"row {len(labels) + 1} of {path} has no ImageId and PredictionString"
                     )
                 labels[os.fsencode(name)] = words[0]
+    except UnavailableError as error:
+        raise SourceError(f"cannot read {path}: {error.args[0]}") from error
     except (OSError, UnicodeError, csv.Error) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
     if not labels:

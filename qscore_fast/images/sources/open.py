@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from qscore_fast.errors import SettingsError, SourceError
+from qscore_fast.errors import SettingsError
 from qscore_fast.images.sources.folder import FolderSource
 from qscore_fast.images.sources.source import Source, is_url
 from qscore_fast.images.sources.source_kind import SourceKind, Told, kind_of
@@ -29,8 +29,8 @@ def open_source(
         spec: a folder of images; a list of them (.txt, .csv, .tsv, .jsonl, or .parquet with a column of
             paths or URLs); a WebDataset tar, a folder of such or a pattern with wildcards or braces; Parquet
             files with images, or a folder or pattern of such; a folder that Hugging Face's datasets saved;
-            ImageNet's original tars, or its tree as Kaggle has it. All but the last two kinds of folders may
-            be URLs of a file system that fsspec knows.
+            ImageNet's original tars, its flat val folder, or its tree as Kaggle has it. Each may be at a URL
+            of a file system that fsspec knows.
         kind: what it is read as, the ``kind`` of the source; None tells by what is there. "folder" is
             "remote" for a URL.
         column, label_column, id_column: of a list or Parquet files, where their names do not tell.
@@ -77,7 +77,6 @@ _OPTIONS = {
     "imagenet-val": {"ground_truth"},
     "imagenet-kaggle": {"split"},
 }
-_LOCAL = ("hf_dataset", "imagenet-val", "imagenet-kaggle")
 
 
 def _checked(name: str, kind: SourceKind) -> Told:
@@ -85,8 +84,6 @@ def _checked(name: str, kind: SourceKind) -> Told:
     if kind not in get_args(SourceKind):
         raise SettingsError(f"kind must be one of {', '.join(get_args(SourceKind))}; got {kind!r}")
     if is_url(name):
-        if kind in _LOCAL:
-            raise SourceError(f"{_WORDS[kind]} is read from a disk: download {name}")
         return Told("remote" if kind == "folder" else kind)
     if kind == "remote":
         raise SettingsError(f"{name} is no URL, which a source of the kind remote is")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
@@ -61,6 +61,11 @@ class RemoteFolderSource:
         self.manifest_hash = manifest_hash(
             (f"{sample_id_of_path(file.name)}\0{file.tag}", file.size) for file in files
         )
+
+    @property
+    def paths(self) -> Iterable[bytes]:
+        """Of the images, relative, with ``/`` separators."""
+        return self._names
 
     @property
     def location(self) -> str:

@@ -66,17 +66,18 @@ def kind_of(name: str, has_ground_truth: bool = False) -> Told:
     if last.removesuffix(".gz").endswith(_LISTS):
         return Told("list")
     if is_url(name):
-        return _kind_of_url(name)
+        return _kind_of_url(name, has_ground_truth)
+    from qscore_fast.images.sources.imagenet import kaggle_base
+
     if has_ground_truth:
         return Told("imagenet-val")
-    if any(os.path.isdir(os.path.join(name, *p)) for p in (_KAGGLE, ("ILSVRC", *_KAGGLE))):
+    if kaggle_base(name) is not None:
         return Told("imagenet-kaggle")
     if any(os.path.isfile(os.path.join(name, file)) for file in _SAVED):
         return Told("hf_dataset")
     return Told(_kind_of_folder(name, _local_entries, "folder"))
 
 
-_KAGGLE = ("Data", "CLS-LOC")
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -136,8 +137,9 @@ def _local_entries(folder: str) -> tuple[list[str], list[str]]:
     )
 
 
-def _kind_of_url(url: str) -> Told:
+def _kind_of_url(url: str, has_ground_truth: bool) -> Told:
     from qscore_fast.images.sources.file_systems import filesystem_of
+    from qscore_fast.images.sources.imagenet import kaggle_base
     from qscore_fast.images.sources.remote import top_level
 
     if _is_pattern(url):
@@ -145,8 +147,15 @@ def _kind_of_url(url: str) -> Told:
             f"{url} does not say what it stands for: end the pattern with .tar or .parquet, or give the "
             "kind of source (--source-kind)"
         )
+    if has_ground_truth:
+        return Told("imagenet-val")
     filesystem, root = filesystem_of(url)
     top = top_level(url)
+    names = {entry["name"].rstrip("/").rpartition("/")[2] for entry in top}
+    if names & {"ILSVRC", "Data"} and kaggle_base(url) is not None:
+        return Told("imagenet-kaggle")
+    if names & set(_SAVED):
+        return Told("hf_dataset")
 
     def entries(folder: str) -> tuple[list[str], list[str]]:
         found = top
@@ -156,10 +165,6 @@ def _kind_of_url(url: str) -> Told:
         files = [filesystem.unstrip_protocol(name) for name, is_folder in names if not is_folder]
         return sorted(files), sorted(name for name, is_folder in names if is_folder)
 
-    if any(entry["name"].rpartition("/")[2] in _SAVED[:1] for entry in top):
-        raise SourceError(
-            f"{url} is a data set that Hugging Face's datasets saved: download it, it is read from a disk"
-        )
     return Told(_kind_of_folder(root, entries, "remote"), top)
 
 

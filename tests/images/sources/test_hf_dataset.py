@@ -8,11 +8,15 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from qscore_fast.errors import SourceError
+from qscore_fast.errors import SourceError, UnavailableError
+from qscore_fast.images import retries
 from qscore_fast.images.sources.hf_dataset import HFDatasetSource
 from qscore_fast.images.sources.source import Sample
 
@@ -136,6 +140,82 @@ def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
     samples = read(HFDatasetSource(tmp_path))
     assert [s.sample_id for s in samples if s.error] == ["a.arrow"]
     assert len(samples) == 7
+
+
+def at_url(folder: Path) -> str:
+    """The folder's files in a store of their own."""
+    store = fsspec.filesystem("memory")
+    if store.exists("/hf"):
+        store.rm("/hf", recursive=True)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.pipe_file(f"/hf/{file.relative_to(folder)}", file.read_bytes())
+    return "memory://hf"
+
+
+FORMS = {
+    "stream": {"legacy": False, "file": False},
+    "legacy stream": {"legacy": True, "file": False},
+    "file": {"legacy": False, "file": True},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_url_gives_what_the_disk_gives(tmp_path: Path, form: str) -> None:
+    """Against pyarrow's own reader, with labels that are a dictionary and one that grows."""
+    settings: Any = FORMS[form]
+    options = pa.ipc.IpcWriteOptions(
+        use_legacy_format=settings["legacy"], emit_dictionary_deltas=True
+    )
+    schema = pa.schema([("image", pa.binary()), ("label", pa.dictionary(pa.int32(), pa.string()))])
+    new = pa.ipc.new_file if settings["file"] else pa.ipc.new_stream
+    names = ["cat", "dog", "é", ""]
+    with new(str(tmp_path / "a.arrow"), schema, options=options) as out:
+        for batch in range(3):
+            labels = pa.DictionaryArray.from_arrays(
+                pa.array([0, batch, None], pa.int32()), pa.array(names[: batch + 2])
+            )
+            images = [IMAGES[batch] * 3, None, IMAGES[batch + 1]]
+            out.write_batch(pa.record_batch([pa.array(images, pa.binary()), labels], schema))
+    here, there = HFDatasetSource(tmp_path), HFDatasetSource(at_url(tmp_path))
+    assert [u.num_samples for u in there.units(1)] == [3, 3, 3]
+
+    def shown(samples: list[Sample]) -> list[tuple[Any, ...]]:
+        return [(s.sample_id, s.label, s.content, str(s.error)) for s in samples]
+
+    assert shown(read(there)) == shown(read(here))
+    assert {s.label for s in read(there)} == {"cat", "dog", "é", None}
+    assert there.known_classes() == here.known_classes()
+
+
+def test_a_url_whose_file_breaks_off_or_is_damaged(tmp_path: Path) -> None:
+    by_hand(tmp_path, ["a.arrow", "b.arrow"])
+    whole = (tmp_path / "a.arrow").read_bytes()
+    for size in range(0, len(whole), 97):
+        (tmp_path / "a.arrow").write_bytes(whole[:size])
+        here, there = read(HFDatasetSource(tmp_path)), read(HFDatasetSource(at_url(tmp_path)))
+        assert [(s.sample_id, s.content) for s in there] == [(s.sample_id, s.content) for s in here]
+        assert [s.error is None for s in there] == [s.error is None for s in here]
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # never an exception of another kind, nor a read without end
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(0, len(content), 4)] = rng.integers(0, 256, 4)
+        (tmp_path / "a.arrow").write_bytes(content.tobytes())
+        found = read(HFDatasetSource(at_url(tmp_path)))
+        assert [s.content is not None for s in found][-6:] == [True] * 6
+
+
+def test_a_store_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand(tmp_path, ["a.arrow"])
+    source = HFDatasetSource(at_url(tmp_path))
+    monkeypatch.setattr(retries, "WAITS", (0.0,))
+
+    def fails(*_: object, **__: object) -> Any:
+        raise RuntimeError("SlowDown")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", fails)
+    with pytest.raises(UnavailableError, match="SlowDown"):
+        read(source)
 
 
 @pytest.mark.parametrize("name", ["../a.arrow", "/a.arrow", "", None, 7])

@@ -10,14 +10,16 @@ import sys
 import tarfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from hostile_images import jpeg_bytes, photo
 from scipy.io import savemat
 
 from qscore_fast.errors import MissingExtraError, SettingsError, SourceError
-from qscore_fast.images import decode_image
+from qscore_fast.images import Source, decode_image, open_source
 from qscore_fast.images.sources.class_list import class_list
+from qscore_fast.images.sources.heads import heads, known_classes
 from qscore_fast.images.sources.imagenet import ImageNetKaggleSource, ImageNetValSource
 from qscore_fast.images.sources.source import Sample
 
@@ -29,7 +31,7 @@ NAMES = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 6)]
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 
-def samples(source: ImageNetValSource | ImageNetKaggleSource) -> list[Sample]:
+def samples(source: Source) -> list[Sample]:
     return [sample for unit in source.units(2) for sample in source.read(unit)]
 
 
@@ -205,6 +207,43 @@ def test_kaggle(kaggle: Path) -> None:
     assert [(s.sample_id, s.label) for s in samples(test)] == [
         ("ILSVRC2012_test_00000001.JPEG", None)
     ]
+
+
+@pytest.mark.parametrize("layout", ["val", "kaggle val", "kaggle train"])
+def test_the_same_at_a_url(kaggle: Path, kit: Path, layout: str) -> None:
+    store = fsspec.filesystem("memory")
+    for file in kaggle.rglob("*"):
+        if file.is_file():
+            store.pipe_file(f"/imagenet/{file.relative_to(kaggle)}", file.read_bytes())
+    if layout == "val":
+        place = "ILSVRC/Data/CLS-LOC/val"
+        local, remote = (
+            open_source(f"{base}/{place}", ground_truth=kit)
+            for base in (kaggle, "memory://imagenet")
+        )
+    else:
+        split = layout.split()[1]
+        local, remote = (
+            open_source(base, split=split) for base in (kaggle, "memory://imagenet/ILSVRC")
+        )
+    assert remote.kind == local.kind and remote.has_labels
+    here, there = samples(local), samples(pickle.loads(pickle.dumps(remote)))
+    assert [(s.sample_id, s.label) for s in here] == [(s.sample_id, s.label) for s in there]
+    assert [Path(os.fsdecode(s.path or b"")).read_bytes() for s in here] == [
+        s.content for s in there
+    ]
+    assert known_classes(remote) == known_classes(local) == {s.label for s in there}
+    in_heads = [(s.sample_id, s.label) for unit in remote.units(2) for s in heads(remote, unit)]
+    assert in_heads == [(s.sample_id, s.label) for s in there]
+    solution = "/imagenet/LOC_val_solution.csv"
+    before = remote.manifest_hash
+    if layout == "kaggle val":
+        store.pipe_file(solution, store.cat_file(solution).replace(b"n02119789", b"n02100735"))
+        assert open_source("memory://imagenet", split="val").manifest_hash != before
+        store.rm_file(solution)
+        with pytest.raises(SourceError, match=r"no LOC_val_solution\.csv.*in memory://imagenet"):
+            open_source("memory://imagenet")
+    store.rm("/imagenet", recursive=True)
 
 
 def test_kaggle_incomplete(kaggle: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import get_args
 
+import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,7 +127,7 @@ def test_kinds_that_are_said(tmp_path: Path) -> None:
             open_source(tmp_path, kind=kind)  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="no shard in"):
         open_source(tmp_path, kind="webdataset")
-    with pytest.raises(SourceError, match="download memory://x"):
+    with pytest.raises(SourceError, match="there is no folder memory://x"):
         open_source("memory://x", kind="hf_dataset")
     options = build_parser().parse_args(
         ["score", str(tmp_path), "--encoder", "e", "--out", "o", "--source-kind", "webdataset"]
@@ -243,6 +244,20 @@ def test_every_kind_from_every_place(
         tar_bytes([("n01440764.tar", tar_bytes([("n01440764_1.JPEG", png())]))])
     )
     tar(top / "val.tar", "ILSVRC2012_val_00000001.JPEG")
+    kaggle = top / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
+    images(kaggle / "val", "ILSVRC2012_val_00000001.JPEG")
+    images(kaggle / "train" / "n01440764", "n01440764_1.JPEG")
+    (top / "kaggle" / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1 2 3 4\n"
+    )
+    splits = {"train": 3, "test": 2}
+    data = datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_dict({"image": [png(n) for n in range(rows)]})
+            for split, rows in splits.items()
+        }
+    )
+    data.save_to_disk(str(top / "saved"))
     url = everywhere(top, place)
     both = ["a-0.tar/1.png", "a-0.tar/2.png", "deep/a-1.tar/1.png"]
     rows = ["t-0.parquet#0/0", "t-1.parquet#0/0"]
@@ -263,6 +278,13 @@ def test_every_kind_from_every_place(
         "folder/list.csv": ["dog/2.png"],
         "train.tar": ["n01440764/n01440764_1.JPEG"],
         "val.tar": ["ILSVRC2012_val_00000001.JPEG"],
+        "kaggle": ["ILSVRC2012_val_00000001.JPEG"],
+        "kaggle/ILSVRC": ["ILSVRC2012_val_00000001.JPEG"],
+        "saved": [
+            *(f"train/data-00000-of-00001.arrow#0/{row}" for row in range(3)),
+            *(f"test/data-00000-of-00001.arrow#0/{row}" for row in range(2)),
+        ],
+        "saved/test": [f"data-00000-of-00001.arrow#0/{row}" for row in range(2)],
     }
     for name, found in expected.items():
         if found is None:
@@ -275,6 +297,9 @@ def test_every_kind_from_every_place(
         assert not any(s.error for s in samples), name
         assert open_source(f"{url}/{name}").manifest_hash == source.manifest_hash
     assert open_source(f"{url}/train.tar").kind == "imagenet-tars"
+    assert open_source(f"{url}/saved").kind == "hf_dataset"
+    assert open_source(f"{url}/kaggle").kind == "imagenet-kaggle"
+    assert ids(open_source(f"{url}/kaggle", split="train")) == ["n01440764/n01440764_1.JPEG"]
     with pytest.raises(SourceError, match=r"t-7\.parquet"):
         open_source(f"{url}/tables/data/t-{{0,7}}.parquet")
 
@@ -312,9 +337,3 @@ def test_sizes_of_shards_are_looked_up_some_at_a_time() -> None:
 
     sizes = list_shards("s3://b/{00..15}.tar", open_together).sizes
     assert set(sizes.values()) == {len(content)} and len(sizes) == 16
-
-
-def test_a_saved_data_set_at_a_url_is_refused() -> None:
-    fsspec.filesystem("memory").pipe_file("/saved/dataset_dict.json", b"{}")
-    with pytest.raises(SourceError, match="download it"):
-        open_source("memory://saved")
