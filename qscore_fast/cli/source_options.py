@@ -70,8 +70,8 @@ def add_source(parser: ArgumentParser) -> None:
     add(
         "--no-list-sizes",
         action="store_true",
-        help="of a list: its files' sizes do not tell whether it has changed: for slow file systems, and to "
-        "continue a run that began without them",
+        help="of a list: its files' sizes do not tell whether it has changed: for slow file systems and "
+        "stores, and to continue a run that began without them",
     )
 
 

@@ -15,14 +15,18 @@ class HangingStore:
     """What the server has, and how many of its files it sends before it hangs.
 
     Attributes:
+        codes: of other names, what they are answered with.
         url: of its folder.
         hanging: set once somebody waits in vain.
         fails: answer with 503 instead of not at all.
+        heads: whether questions about files count, too.
     """
 
     files: dict[str, bytes]
     answers: int
     fails: bool = False
+    heads: bool = False
+    codes: dict[str, int] = field(default_factory=dict)
     url: str = ""
     hanging: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
@@ -36,10 +40,10 @@ class HangingStore:
 
 @contextmanager
 def hanging_store(
-    files: dict[str, bytes], answers: int, fails: bool = False
+    files: dict[str, bytes], answers: int, fails: bool = False, heads: bool = False
 ) -> Iterator[HangingStore]:
     """Serve the files on this machine."""
-    store = HangingStore(files, answers, fails)
+    store = HangingStore(files, answers, fails, heads)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -54,8 +58,9 @@ def hanging_store(
             name = self.path.removeprefix("/set").strip("/")
             links = "".join(f'<a href="{name}">{name}</a>\n' for name in store.files)
             content = store.files.get(name, f"<html>{links}</html>".encode())
-            code = 200
-            if name in store.files and with_body and not store.may_answer():
+            code = store.codes.get(name, 200)
+            counts = name in store.files and (with_body or store.heads)
+            if counts and not store.may_answer():
                 if store.fails:
                     code, content = 503, b""
                 else:

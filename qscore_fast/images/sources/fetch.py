@@ -26,8 +26,7 @@ def fetch(url: str) -> bytes:
     except SourceError as error:
         raise ImageError(str(error), "read") from error
     except UnavailableError as error:
-        status = getattr(error.__cause__, "status", None)
-        if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
+        if (status := refusing_status(error.__cause__)) is not None:
             raise ImageError(f"cannot be read: HTTP status {status}", "read") from error
         raise UnavailableError(f"{url}: {error.args[0]}") from error
     except OSError as error:
@@ -42,6 +41,13 @@ def fetch(url: str) -> bytes:
     if len(content) > MAX_IMAGE_BYTES:
         raise ImageError(f"it is above the limit of {MAX_IMAGE_BYTES:,} bytes", "read")
     return content
+
+
+def refusing_status(error: BaseException | None) -> int | None:
+    """The status by which an HTTP server says that an object is the reason, not the server."""
+    status = getattr(error, "status", None)
+    refuses = isinstance(status, int) and 400 <= status < 500 and status not in _PASSING
+    return status if refuses else None
 
 
 def read_object(filesystem: Any, path: str, size: int) -> bytes:

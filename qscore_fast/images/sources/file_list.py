@@ -7,7 +7,6 @@ import posixpath
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import chain, repeat
 from typing import ClassVar
@@ -16,13 +15,15 @@ from qscore_fast.errors import ImageError, SourceError
 from qscore_fast.images.sample_id import sample_id_of_path
 from qscore_fast.images.sources.fetch import fetch
 from qscore_fast.images.sources.file_systems import filesystem_of
+from qscore_fast.images.sources.in_order import in_order
 from qscore_fast.images.sources.list_formats import Blank, Columns, open_list
+from qscore_fast.images.sources.look import UNKNOWN, forget_listings, look
 from qscore_fast.images.sources.packed_bytes import PackedBytes
 from qscore_fast.images.sources.read_ahead import Fetch, read_ahead
 from qscore_fast.images.sources.repeats import Repeats
 from qscore_fast.images.sources.source import Sample, Unit, is_url, manifest_hash, runs
 
-_LOOKED_UP_AT_ONCE = 16
+_FILES_A_LOOK, _URLS_A_LOOK = 4096, 16
 _URL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -51,8 +52,9 @@ class FileListSource:
         root: the folder or URL that relative paths start from; None: that of the list.
         label_column: of the labels; None: label, if there is one.
         id_column: of the sample ids; None: sample_id or id, if there is one.
-        sizes: whether the sizes of local files are part of the manifest, which takes a look at each of
-            them. Without, a file that changed is not noticed. The sizes behind URLs never are part of it.
+        sizes: whether the sizes of the files are part of the manifest, and behind URLs of object stores
+            their ETags, which takes a look at each of them, 16 at a time. Without, a file that changed is
+            not noticed.
 
     Raises:
         SourceError: the list is missing, unreadable, damaged or empty, lacks a column, or has URLs that
@@ -146,20 +148,27 @@ class FileListSource:
 
     @cached_property
     def manifest_hash(self) -> str:
-        """SHA-256 (hex) over every id, path, label and size, in order; -1 for sizes that are not known."""
-        known = self._sizes() if self._with_sizes else repeat(-1)
+        """SHA-256 (hex) over every id, path, label, tag and size, in order; -1 for sizes that are not known.
+
+        Raises:
+            UnavailableError: a store does not answer.
+        """
+        known = self._looks() if self._with_sizes else repeat(UNKNOWN)
         return manifest_hash(
-            (f"{self._listed_id(i)}\0{sample_id_of_path(path)}\0{self._label(i) or ''}", size)
-            for (i, path), size in zip(enumerate(self._paths), known, strict=False)
+            (f"{self._listed_id(i)}\0{sample_id_of_path(path)}\0{self._label(i) or ''}{tag}", size)
+            for (i, path), (size, tag) in zip(enumerate(self._paths), known, strict=False)
         )
 
-    def _sizes(self) -> Iterator[int]:
-        with ThreadPoolExecutor(_LOOKED_UP_AT_ONCE) as pool:
-            yield from chain.from_iterable(pool.map(self._sizes_of, runs(len(self._paths), 4096)))
+    def _looks(self) -> Iterator[tuple[int, str]]:
+        """Size of each entry, and the store's mark of its version, if there is one, after a NUL."""
+        forget_listings(self._urls.values())
+        entries = runs(len(self._paths), _URLS_A_LOOK if self._urls else _FILES_A_LOOK)
+        looks = in_order(partial(self._looks_at, run) for run in entries)
+        return chain.from_iterable(looks)
 
-    def _sizes_of(self, entries: range) -> list[int]:
+    def _looks_at(self, entries: range) -> list[tuple[int, str]]:
         paths = (self._paths[index] for index in entries)
-        return [_size(self._place(path)) if path else -1 for path in paths]
+        return [look(self._place(path)) if path else UNKNOWN for path in paths]
 
     def _place(self, path: bytes) -> bytes:
         """An entry's path or URL."""
@@ -250,13 +259,6 @@ def _root(path: str, root: str | None) -> str:
     if root is None and is_url(path):
         root = path.rpartition("/")[0]
     return os.path.abspath(os.path.dirname(path)) if root is None else root.rstrip("/")
-
-
-def _size(place: bytes) -> int:
-    try:
-        return -1 if _URL.match(place) else os.stat(place).st_size
-    except OSError:
-        return -1
 
 
 def _text(value: bytes) -> str:

@@ -8,19 +8,24 @@ import json
 import os
 import pickle
 from pathlib import Path
+from threading import Barrier, Lock
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hanging_store import hanging_store
 from hypothesis import given
 from hypothesis import strategies as st
+from object_store import object_store
 
 from qscore_fast.errors import ImageError, SourceError, UnavailableError
-from qscore_fast.images import open_source
+from qscore_fast.images import open_source, retries
 from qscore_fast.images.sources import fetch as fetch_module
 from qscore_fast.images.sources.file_list import FileListSource
+from qscore_fast.images.sources.listing import describe_change
 from qscore_fast.images.sources.packed_bytes import PackedBytes
 from qscore_fast.images.sources.repeats import Repeats
 from qscore_fast.images.sources.source import Sample
@@ -101,12 +106,12 @@ def test_same_manifest_for_the_same_entries_only(tmp_path: Path) -> None:
 def test_the_manifest_has_the_sizes_of_the_files(tmp_path: Path) -> None:
     """Else a run would be continued over other images; without sizes it is as it once was."""
     path = write(
-        tmp_path, "l.csv", b"path,label\na.jpg,cat\nb.jpg,dog\nmissing.jpg,\nmemory://c.jpg,\n"
+        tmp_path, "l.csv", b"path,label\na.jpg,cat\nb.jpg,dog\nmissing.jpg,\nmemory://none.jpg,\n"
     )
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"123")
     lines = ["a.jpg\0a.jpg\0cat", "b.jpg\0b.jpg\0dog", "missing.jpg\0missing.jpg\0"]
-    lines.append("memory://c.jpg\0memory://c.jpg\0")
+    lines.append("memory://none.jpg\0memory://none.jpg\0")
 
     def by_hand(*sizes: int) -> str:
         text = "".join(f"{line}\0{size}\n" for line, size in zip(lines, sizes, strict=True))
@@ -117,6 +122,80 @@ def test_the_manifest_has_the_sizes_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"other")
     assert FileListSource(path).manifest_hash == by_hand(3, 5, -1, -1)
     assert open_source(path, sizes=False).manifest_hash == by_hand(-1, -1, -1, -1)
+
+
+def test_the_manifest_has_the_sizes_behind_urls(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/sized/{n}.jpg": bytes(n) for n in range(40)})
+    rows = [f"memory://sized/{n}.jpg" for n in range(41)]
+    path = write(tmp_path, "l.txt", "\n".join(rows).encode())
+
+    def by_hand(*sizes: int) -> str:
+        lines = (f"{row}\0{row}\0\0{size}\n" for row, size in zip(rows, sizes, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    assert FileListSource(path).manifest_hash == by_hand(*range(40), -1)
+    assert FileListSource(path, sizes=False).manifest_hash == by_hand(*[-1] * 41)
+    memory.pipe_file("/sized/7.jpg", b"other and longer")
+    assert FileListSource(path).manifest_hash == by_hand(*range(7), 16, *range(8, 40), -1)
+
+
+def test_new_content_of_the_same_size_shows_in_an_object_store(tmp_path: Path) -> None:
+    path = write(tmp_path, "l.txt", b"s3://listed/1.jpg\ns3://listed/2.jpg\n")
+    with object_store("listed") as store:
+        store.pipe({f"listed/{n}.jpg": b"old" for n in (1, 2)})
+        before = FileListSource(path).manifest_hash
+        assert FileListSource(path).manifest_hash == before
+        without = FileListSource(path, sizes=False).manifest_hash
+        store.pipe_file("listed/2.jpg", b"new")
+        after = FileListSource(path).manifest_hash
+        assert after != before
+        assert FileListSource(path, sizes=False).manifest_hash == without
+    assert describe_change(before.listing, after.listing) == (
+        "1 changed; first changed: s3://listed/2.jpg"
+    )
+
+
+def test_urls_are_looked_up_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first sixteen wait for each other, and nobody for more."""
+    together, most, now, lock = Barrier(16, timeout=30), [0], [0], Lock()
+
+    def info(self: Any, path: str, **_: Any) -> dict[str, Any]:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        together.wait()
+        with lock:
+            now[0] -= 1
+        return {"name": path, "size": 5, "type": "file"}
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    path = write(tmp_path, "l.txt", b"\n".join(b"memory://x/%d.jpg" % n for n in range(512)))
+    assert FileListSource(path).manifest_hash
+    assert most == [16]
+
+
+def test_what_a_web_server_says_of_its_files(tmp_path: Path) -> None:
+    """It refuses one object, or it fails: only the latter is no answer."""
+    files = {"1.jpg": b"12345", "2.jpg": b"123"}
+    with hanging_store(files, 10**6) as store:
+        rows = [f"{store.url}/{name}" for name in (*files, "missing.jpg", "closed.jpg")]
+        path = write(tmp_path, "l.txt", "\n".join(rows).encode())
+        lines = (f"{r}\0{r}\0\0{n}\n" for r, n in zip(rows, (5, 3, -1, -1), strict=True))
+        expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+        store.codes.update({"missing.jpg": 404, "closed.jpg": 403})
+        assert FileListSource(path).manifest_hash == expected
+
+
+def test_a_store_that_fails_while_sizes_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0))
+    files = {"1.jpg": b"12345"}
+    with hanging_store(files, 0, fails=True, heads=True) as store:
+        path = write(tmp_path, "l.txt", f"{store.url}/1.jpg".encode())
+        with pytest.raises(UnavailableError, match=r"set/1\.jpg: failed 3 times"):
+            FileListSource(path).manifest_hash  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["l.txt", "l.csv.gz", "l.parquet"])
