@@ -7,6 +7,8 @@ import signal
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command import finish, start
 from hanging_store import hanging_store
@@ -34,6 +36,46 @@ def as_tars(files: dict[str, bytes]) -> dict[str, bytes]:
                 tar.addfile(info, io.BytesIO(files[name]))
         shards[f"{shard}.tar"] = archive.getvalue()
     return shards
+
+
+def as_tables(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Twelve images a table."""
+    tables, names = {}, sorted(files)
+    for number in range(5):
+        content = io.BytesIO()
+        some = names[12 * number : 12 * number + 12]
+        pq.write_table(pa.table({"image": [files[name] for name in some]}), content)
+        tables[f"{number}.parquet"] = content.getvalue()
+    return tables
+
+
+@pytest.mark.parametrize("what", ["tables", "names of tables", "tars that are counted", "sizes"])
+def test_a_listing_that_hangs_is_stopped(
+    tmp_path: Path, files: dict[str, bytes], checkpoint: Path, what: str
+) -> None:
+    content = {"tables": as_tables, "names of tables": as_tables}.get(what, as_tars)(files)
+    # What the source is told by, or has its first labels from, is answered.
+    answers = {"tables": 4, "names of tables": 1, "tars that are counted": 2, "sizes": 0}[what]
+    with hanging_store(content, answers, heads=what in ("names of tables", "sizes")) as store:
+        place = {
+            "tables": f"{store.url}/{{0..4}}.parquet",
+            "names of tables": f"{store.url}/{{0..4}}.parquet",
+            "tars that are counted": f"{store.url}/{{0..4}}.tar",
+            "sizes": str(tmp_path / "list.txt"),
+        }[what]
+        (tmp_path / "list.txt").write_text("".join(f"{store.url}/{name}\n" for name in content))
+        limit = ["--limit", "50"] if what == "tars that are counted" else []
+        process = start(
+            "score", place, "--encoder", checkpoint, "--out", tmp_path / "out", *limit
+        )  # fmt: skip
+        while process.poll() is None and not store.hanging.wait(0.05):
+            pass
+        process.send_signal(signal.SIGTERM)
+        process.wait(SECONDS)
+        stopped = finish(process)
+    assert stopped.returncode == 143, stopped.stderr
+    assert "Traceback" not in stopped.stderr and "Exception" not in stopped.stderr
+    assert not (tmp_path / "out" / "parts").exists() or not parts_of(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -18,9 +18,8 @@ from qscore_fast.images.sources.file_systems import (
     listed_file,
     listing,
 )
+from qscore_fast.images.sources.in_order import in_order
 from qscore_fast.images.sources.source import is_url
-
-_ASKED_AT_ONCE = 16
 
 
 def matching_files(location: str, *endings: str) -> tuple[Any, list[ListedFile], int]:
@@ -79,8 +78,7 @@ def _named_objects(filesystem: Any, urls: Sequence[str]) -> list[ListedFile] | N
         return path, listing(lambda: filesystem.info(path), url)
 
     filesystem.invalidate_cache()
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        found = list(pool.map(ask, urls))
+    found = list(in_order(partial(ask, url) for url in urls))
     if any(info.get("type") == "directory" for _, info in found):
         return None
     return [listed_file(path.rpartition("/")[0], path, info) for path, info in found]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from qscore_fast.errors import SourceError
@@ -14,13 +14,12 @@ from qscore_fast.images.sources.brace_pattern import expand_braces
 from qscore_fast.images.sources.file_patterns import common_start, has_wildcard, matching_files
 from qscore_fast.images.sources.file_systems import ListedFile, list_files
 from qscore_fast.images.sources.file_systems import open_binary as open_url
+from qscore_fast.images.sources.in_order import in_order
 from qscore_fast.images.sources.local_file import open_local
 from qscore_fast.images.sources.source import is_url
 from qscore_fast.images.sources.tar_members import OpenBinary
 
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
-
-_LOOKED_UP_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,7 @@ def _sizes(known: Mapping[str, int], open_binary: OpenBinary) -> list[int]:
                 raise
             raise SourceError(f"cannot read the shard {name}: {error}") from error
 
-    with ThreadPoolExecutor(_LOOKED_UP_AT_ONCE) as pool:
-        sizes = list(pool.map(size_of, known))
+    sizes = list(in_order(partial(size_of, name) for name in known))
     missing = [name for name, size in zip(known, sizes, strict=True) if size is None]
     if missing:
         raise SourceError(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Event
 
 from qscore_fast.errors import SettingsError, SourceError
+from qscore_fast.images.daemon_pool import DaemonPool
 from qscore_fast.images.sources.heads import heads, known_classes
 from qscore_fast.images.sources.source import Sample, Source, Unit, manifest_hash
 
 _COUNTED_AT_ONCE = 8
+_PATIENCE = 1.0  # seconds for counts that nobody waits for any more
 _NAMES_SHOWN = 10
 
 
@@ -174,7 +176,7 @@ class Subset:
             return number
 
         waiting: deque[tuple[Unit, Future[int]]] = deque()
-        pool = ThreadPoolExecutor(_COUNTED_AT_ONCE, thread_name_prefix="qscore-count")
+        pool = DaemonPool(_COUNTED_AT_ONCE, "qscore-count")
         # The first unit is often all that is needed, so the others are begun slowly.
         ahead = 1
         try:
@@ -189,7 +191,7 @@ class Subset:
                 yield first, future.result()
         finally:
             enough.set()
-            pool.shutdown(cancel_futures=True)
+            pool.close(_PATIENCE)
 
 
 def names(of: Sequence[str]) -> str:

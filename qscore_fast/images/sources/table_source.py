@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from qscore_fast.images.sources.image_columns import (
     samples_of_batch,
     texts,
 )
+from qscore_fast.images.sources.in_order import in_order
 from qscore_fast.images.sources.repeats import Repeats
 from qscore_fast.images.sources.source import Sample, Unit, manifest_hash
 
@@ -91,15 +91,13 @@ class TableSource(ABC):
         schemas: list[pa.Schema] = []
         self._files: list[_File] = []
         first_row = 0
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            for listed, (schema, rows, damage) in zip(
-                files, pool.map(self._look, files), strict=True
-            ):
-                if schema is not None and not schemas:
-                    schemas.append(schema)
-                sample_id = sample_id_of_path(listed.name)
-                self._files.append(_File(sample_id, listed.path, rows, damage, first_row))
-                first_row += sum(rows)
+        looks = in_order((partial(self._look, file) for file in files), _FILES_AT_ONCE)
+        for listed, (schema, rows, damage) in zip(files, looks, strict=True):
+            if schema is not None and not schemas:
+                schemas.append(schema)
+            sample_id = sample_id_of_path(listed.name)
+            self._files.append(_File(sample_id, listed.path, rows, damage, first_row))
+            first_row += sum(rows)
         if not schemas:
             raise SourceError(
                 f"no file of {location} can be read; the first: {self._files[0].damage}"
@@ -155,11 +153,11 @@ class TableSource(ABC):
         if self._columns.label is None:
             return frozenset()
         found: set[str] = set()
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            for labels in pool.map(self._labels_of, self._files):
-                if labels is None:
-                    return None
-                found |= labels
+        of_files = (partial(self._labels_of, file) for file in self._files)
+        for labels in in_order(of_files, _FILES_AT_ONCE):
+            if labels is None:
+                return None
+            found |= labels
         return frozenset(found)
 
     def _labels_of(self, file: _File) -> set[str] | None:
