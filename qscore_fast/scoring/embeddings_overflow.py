@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from qscore_fast.scoring.embeddings_file import read_embeddings
 from qscore_fast.scoring.part import Part
 from qscore_fast.scoring.store import Store
 
@@ -18,14 +17,12 @@ def overflow_notes(store: Store) -> list[str]:
     The scores come from the features as the encoder gives them and lose nothing. Embeddings are read only
     where the norm of a row, which no entry exceeds, leaves room for such an entry.
     """
-    kind = store.record.asked["embeddings"]
-    if kind == "none":
+    if store.record.asked["embeddings"] == "none":
         return []
     ids: list[str] = []
     for index, (rows, names) in enumerate(store.map_parts(_large, ("sample_id", "l2", "status"))):
         if len(rows):
-            embeddings = read_embeddings(store.embeddings_path(index), kind)
-            whole = np.isfinite(embeddings[rows]).all(1)
+            whole = np.isfinite(store.embeddings_of(index)[rows]).all(1)
             ids += [name for name, fits in zip(names, whole, strict=True) if not fits]
     if not ids:
         return []

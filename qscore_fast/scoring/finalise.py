@@ -45,6 +45,7 @@ def finalise(
     eps: Eps,
     lower: float,
     upper: float,
+    with_embeddings: bool = False,
 ) -> list[str]:
     """Write the results, unless the same request was answered before from the same parts, and the answer
     is still whole; return what to tell the user.
@@ -54,6 +55,7 @@ def finalise(
         features: D; None discovers it in this run's own parts.
         eps: for the discovery; None is 4, "auto" the largest that leaves at most 1 % empty.
         lower, upper: percentiles of the activation percentage, for the discovery.
+        with_embeddings: read them all as well, by their checksums, for a caller who can make parts again.
 
     Raises:
         DamagedPartError: a part has to be made again. StoreError: the results cannot be written.
@@ -66,6 +68,8 @@ def finalise(
     if header is not None:
         return header.notes
 
+    if with_embeddings:
+        store.check_embeddings()
     write_errors(store, parts)
     if not any(notes["num_scored"] for notes in store.part_notes()):
         # Of images that could be scored once.

@@ -138,7 +138,7 @@ class Part:
                 return cls(file.read(columns and list(columns), use_threads=False), activation_eps)
         except (OSError, pa.ArrowException) as error:
             reason = str(error).split("\n")[0]
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise StoreError(f"cannot read {path}: {reason}") from error
             raise DamagedPartError(
                 f"{path} is damaged ({reason}): delete it and run the same qscore score again, "
@@ -219,7 +219,7 @@ def part_footer(path: Path) -> tuple[int, dict[bytes, bytes]]:
     return metadata.num_rows, metadata.metadata or {}
 
 
-def _is_damage(error: Exception) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether it is about the content, not about the machine; Arrow gives only the latter an errno."""
     if isinstance(error, OSError):
         return error.errno is None or isinstance(error, FileNotFoundError)

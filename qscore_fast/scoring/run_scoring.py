@@ -234,7 +234,9 @@ def score(
             if max_error_rate is not None:
                 write_errors(store, parts_digest(store))
                 _check_all_errors(store, max_error_rate)
-            finalise(store, features=features, eps=eps, lower=lower, upper=upper)
+            finalise(
+                store, features=features, eps=eps, lower=lower, upper=upper, with_embeddings=True
+            )
 
         session = made(mine)
         if session.parts_left:

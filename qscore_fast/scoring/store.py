@@ -63,6 +63,7 @@ class Store:
         self.path = Path(path)
         self.record = RunRecord.read(self.path / "run.json")
         self._locks = locks
+        self._intact: set[int] = set()  # parts whose embeddings were compared with their checksum
 
     @classmethod
     @contextmanager
@@ -184,9 +185,10 @@ class Store:
         Args:
             timings: what the part's JSON says of the speed.
         """
+        checksum: int | None = None
         if rows.embeddings is not None:
             scored = [i for i, s in zip(rows.sample_ids, rows.status, strict=True) if s == OK]
-            write_embeddings(
+            checksum = write_embeddings(
                 rows.embeddings,
                 scored,
                 self.embeddings_path(index),
@@ -198,6 +200,7 @@ class Store:
             "num_images": len(rows.status),
             "num_scored": rows.status.count(OK),
             "content": content,
+            **({} if checksum is None else {"embeddings_crc32": checksum}),
             "made_with": rows.made_with,
             **timings,
             "errors": rows.errors,
@@ -246,6 +249,8 @@ class Store:
                 return
             try:
                 self._read(index)
+                if self.record.asked["embeddings"] != "none":
+                    self.embeddings_of(index)
             except DamagedPartError:
                 self._remove(index)
             finally:
@@ -286,7 +291,8 @@ class Store:
         """The embeddings of every part, (scored images, r) float16, mapped where they are ``.npy``.
 
         Raises:
-            StoreError: the run was made without embeddings, or a file is missing or damaged.
+            StoreError: the run was made without embeddings, or a file is missing or damaged. (An ``.npy`` is
+                read and compared with its checksum the first time.)
         """
         if self.record.asked["embeddings"] == "none":
             raise StoreError(
@@ -294,10 +300,31 @@ class Store:
                 "(--embeddings npy)"
             )
         for index in range(self.record.num_units):
-            yield read_embeddings(self.embeddings_path(index), self.record.asked["embeddings"])
+            yield self.embeddings_of(index)
+
+    def embeddings_of(self, index: int) -> np.ndarray:
+        """Those of one part of a run that has them; raises as ``embeddings``."""
+        checksum = None
+        if index not in self._intact:
+            checksum = (self.notes_or_none(index) or {}).get("embeddings_crc32")
+        kept = self.record.asked["embeddings"]
+        rows = read_embeddings(self.embeddings_path(index), kept, checksum)
+        self._intact.add(index)
+        return rows
+
+    def check_embeddings(self) -> None:
+        """DamagedPartError if embeddings of some part are not what was written; nothing without any."""
+
+        def check(index: int) -> None:
+            self.embeddings_of(index)
+
+        if self.record.asked["embeddings"] != "none":
+            for _ in self.each_unit(check):
+                pass
 
     def _remove(self, index: int) -> None:
         path = self.part_path(index)
+        self._intact.discard(index)
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
