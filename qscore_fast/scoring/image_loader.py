@@ -53,6 +53,11 @@ class ImageLoader:
             return patiently(lambda: self._load(sample), sample.path, self._read_before)
         except BadFileError as error:
             return ImageError(f"cannot be read: {error}", "read")
+        except UnavailableError as error:
+            cause, name = error.__cause__, os.fsdecode(sample.path)
+            if isinstance(cause, OSError) and cause.errno is not None and name not in error.args[0]:
+                raise UnavailableError(f"{name}: {error.args[0]}") from cause
+            raise
 
     def _load(self, sample: Sample) -> Tensor | EncodedJpeg | ImageError:
         try:

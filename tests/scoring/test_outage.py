@@ -352,8 +352,10 @@ def test_reads_that_fail_in_the_middle(
     elif times == 1:
         assert loader.load(sample).shape == (1, 28, 28)  # type: ignore[union-attr]
     else:
-        with pytest.raises(UnavailableError, match=reason):
+        with pytest.raises(UnavailableError, match=reason) as raised:
             loader.load(sample)
+        names_it = os.fsdecode(sample.path or b"") in str(raised.value)
+        assert names_it is (reason != "not enough memory")
 
 
 def test_single_files_that_cannot_be_read_are_errors_and_tried_again_when_asked(
