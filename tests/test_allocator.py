@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from qscore_fast.allocator import can_keep_freed_memory, freed_memory_kept
+from qscore_fast.allocator import NO_SMALL_CACHE, can_keep_freed_memory, freed_memory_kept
 
 MIB = 1 << 20
+
+BATCHES = """
+import ctypes, torch
+from qscore_fast.allocator import freed_memory_kept
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(f"field{i}", ctypes.c_size_t) for i in range(10)]
+
+library = ctypes.CDLL(None)
+library.mallinfo2.restype = Mallinfo
+small = []
+with freed_memory_kept():
+    for batch in range(16):
+        images = torch.zeros(64, 3, 224, 224)
+        activations = images.relu()
+        small += [torch.empty(8) for _ in range(40)]
+        del images, activations
+        if batch == 3:
+            settled = library.mallinfo2().field0
+    print(library.mallinfo2().field0 - settled)
+"""
+"""Two large tensors a batch, and forty small ones that stay; prints by how many bytes the heap grew."""
 
 
 def page_faults() -> int:
@@ -29,3 +55,24 @@ def test_freed_memory_is_used_again_until_the_last_block_ends() -> None:
     assert kept < mapped / 10
     assert still_kept < mapped / 10
     assert page_faults() > mapped / 2
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs mallinfo2 of glibc 2.33"
+)
+def test_without_the_small_cache_a_batch_fits_in_the_place_of_the_one_before() -> None:
+    grown = {}
+    for tunables in ("", NO_SMALL_CACHE):
+        done = subprocess.run(
+            [sys.executable, "-c", BATCHES],
+            env={**os.environ, "GLIBC_TUNABLES": tunables},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        grown[tunables] = int(done.stdout)
+    assert grown[NO_SMALL_CACHE] < MIB
+    assert (
+        grown[""] > 100 * MIB
+    )  # otherwise glibc has mended it, and no process need be started anew

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import qscore_fast as qf
-from qscore_fast.allocator import freed_memory_kept
+from qscore_fast.allocator import NO_SMALL_CACHE, freed_memory_kept
 from qscore_fast.encoders import Encoder
 from qscore_fast.functional import sparse_activations
 from qscore_fast.images import Preprocess, Subset, choose_decoder, open_source
@@ -24,8 +24,9 @@ from ..fresh_process import measured
 from . import plain_script
 
 EPS = 2.0
-SCORING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""What ``qscore score`` sets for its own process, so that idle threads leave the cores alone."""
+SCORING = {"OMP_WAIT_POLICY": "PASSIVE", "GLIBC_TUNABLES": NO_SMALL_CACHE}
+"""What ``qscore score`` sets for its own process: idle threads leave the cores alone, a batch fits in the
+memory of the one before."""
 
 
 class Tiny(nn.Module):

@@ -26,6 +26,7 @@ from qscore_fast.cli.metrics_command import metrics
 from qscore_fast.cli.parser import build_parser
 from qscore_fast.cli.probe_command import probe
 from qscore_fast.cli.report_command import report
+from qscore_fast.cli.restart import restart_without_small_cache
 from qscore_fast.cli.serve_command import serve
 from qscore_fast.cli.source_options import source_from
 from qscore_fast.cli.terminal import (
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.append(options.subcommand)
             options = options[options.subcommand]
         options.command_line = words
+        if argv is None and command[0] in _ENCODING:
+            restart_without_small_cache()
         with _sigterm_raises():
             _COMMANDS[" ".join(command)](options)
     except ArgumentError as error:
@@ -113,8 +116,6 @@ def _readable(message: str) -> str:
 
 
 def _score(options: Namespace) -> None:
-    # Read when torch is imported. Otherwise the encoder's idle threads spin on the cores that decode.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from qscore_fast.scoring import score
 
     source = source_from(options)  # before the encoder: a wrong path should show at once
@@ -229,6 +230,9 @@ def _info(options: Namespace) -> None:
     lines = [f"{name:<12}{number}" for name, number in versions.items()]
     print_result(content, [*lines, *str(backends).splitlines()], options.json)
 
+
+_ENCODING = frozenset({"score", "demo", "interpret", "finetune"})
+"""Commands during which an encoder runs on kept memory."""
 
 _COMMANDS = {
     "score": _score,
