@@ -19,9 +19,10 @@ _MAPPED_FROM, _TRIM_FROM, _MOST_MAPPED = 32 * 2**20, 64 * 2**20, 65536
 NO_SMALL_CACHE = "glibc.malloc.tcache_count=0"
 """An entry of GLIBC_TUNABLES, which glibc reads when a process starts.
 
-PyTorch asks for aligned memory, so that glibc cuts a few bytes off on both sides of every tensor. A thread's cache
-of small pieces takes those and never joins them again: the place that a freed tensor leaves is then
-a few bytes too small for the next one of its size. Where freed memory is kept that costs a fifth to a third more.
+PyTorch asks for aligned memory, so that glibc cuts a few bytes off on both sides of every tensor. A
+thread's cache of small pieces takes those and never joins them again: the place that a freed tensor
+leaves is then a few bytes too small for the next one of its size. Where freed memory is kept that costs
+a fifth to a third more.
 """
 
 _lock = Lock()
