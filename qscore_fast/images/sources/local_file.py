@@ -18,7 +18,7 @@ def open_local(name: str) -> BinaryIO:
             damage, as a file that breaks off is.
         OSError: as the operating system says.
     """
-    return io.BufferedReader(_PatientFile(name), 2**20)
+    return io.BufferedReader(_PatientFile(name))
 
 
 class _PatientFile(io.RawIOBase):

@@ -7,12 +7,14 @@ import io
 import tarfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qscore_fast.errors import ImageError
+from qscore_fast.images.sources import local_file
 from qscore_fast.images.sources.tar_members import MAX_MEMBER_BYTES, content, members, open_tar
 from tests.support.tars import entry, raw_header, tar_bytes, write_tar
 
@@ -177,3 +179,22 @@ def test_content_that_ends_early_is_refused(tmp_path: Path) -> None:
         member = next(members(stream))
         with pytest.raises(ImageError, match="cut off at byte 1,500, within a file"):
             content(stream, member)
+
+
+def test_headers_alone_are_read_from_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = [0]
+
+    class Counting(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            count = super().readinto(buffer) or 0
+            read[0] += count
+            return count
+
+    monkeypatch.setattr(local_file, "FileIO", Counting)
+    path = tmp_path / "a.tar"
+    write_tar(path, *((f"{n}.jpg", bytes([n]) * 500_000) for n in range(20)))
+    with open_tar(str(path)) as stream:
+        assert [member.name for member in members(stream)] == [b"%d.jpg" % n for n in range(20)]
+    assert 20 * 512 <= read[0] < path.stat().st_size / 20
