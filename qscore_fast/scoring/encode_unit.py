@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from qscore_fast.scoring.unit_rows import Failure, UnitRows
 
 OnImages = Callable[[int, list[Failure]], None]
 """Hears of progress: how many images more are done, and which of those have failed."""
+OnUnitImages = Callable[[int, int, list[Failure]], None]
+"""The same of the images of one unit; first comes which one, counted from 0."""
 
 JPEG_BYTES = 2**28
 """Of the JPEGs that wait for their batch to be full; more are decoded before it is."""
@@ -93,7 +96,7 @@ class UnitEncoder:
         self.keep_embeddings = keep_embeddings
 
     def encode(
-        self, images: Iterator[Decoded | None], on_images: OnImages
+        self, images: Iterator[Decoded | None], on_images: OnUnitImages
     ) -> Iterator[tuple[PartRows, dict[str, float]]]:
         """The rows of each unit and its seconds by stage, in order; a unit's images end with None.
 
@@ -114,28 +117,31 @@ class _Unit:
     Attributes:
         encoding: batches whose results are not there yet.
         ended: whether all of its images have come.
+        done: images that are not reported yet; ``failures`` are of those.
     """
 
+    number: int
     rows: UnitRows
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     batch: list[tuple[int, Tensor | EncodedJpeg]] = field(default_factory=list)
     jpeg_bytes: int = 0
     encoding: int = 0
     ended: bool = False
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
 
 
 class _Encoding:
     """One call of ``UnitEncoder.encode``."""
 
-    def __init__(self, unit_encoder: UnitEncoder, lane: Lane, on_images: OnImages) -> None:
+    def __init__(self, unit_encoder: UnitEncoder, lane: Lane, on_images: OnUnitImages) -> None:
         self._of = unit_encoder
         self._lane = lane
         self._in_order = InOrder(lane)
         self._on_images = on_images
         self._units: deque[_Unit] = deque()
         self._owners: deque[_Unit] = deque()
-        self._done = 0
-        self._failures: list[Failure] = []
+        self._numbers = count()
 
     def units(
         self, images: Iterator[Decoded | None]
@@ -148,9 +154,8 @@ class _Encoding:
             if decoded is _END:
                 break
             if not self._units or self._units[-1].ended:
-                self._units.append(
-                    _Unit(UnitRows(self._of.encoder.num_features, self._of.keep_embeddings))
-                )
+                rows = UnitRows(self._of.encoder.num_features, self._of.keep_embeddings)
+                self._units.append(_Unit(next(self._numbers), rows))
             unit = self._units[-1]
             unit.seconds["wait_for_decoding"] += waited
             if decoded is None:
@@ -159,8 +164,8 @@ class _Encoding:
                 self._take(unit, decoded)
             if len(unit.batch) == self._of.batch_size or (unit.ended and unit.batch):
                 self._encode(unit)
-            elif self._done >= self._of.batch_size:
-                self._report()
+            elif unit.done >= self._of.batch_size:
+                self._report(unit)
             yield from self._finished()
         self._add_results(self._in_order.finish())
         yield from self._finished()
@@ -184,8 +189,8 @@ class _Encoding:
             self._fail(unit, row, error)
 
     def _fail(self, unit: _Unit, row: int, error: ImageError) -> None:
-        self._done += 1
-        self._failures.append(unit.rows.fail(row, UNDECODABLE, error.stage, str(error)))
+        unit.done += 1
+        unit.failures.append(unit.rows.fail(row, UNDECODABLE, error.stage, str(error)))
 
     def _encode(self, unit: _Unit) -> None:
         batch, unit.batch, unit.jpeg_bytes = unit.batch, [], 0
@@ -197,13 +202,13 @@ class _Encoding:
         while (result := self._next(results)) is not None:
             unit = self._owners.popleft()
             start = time.perf_counter()
-            self._failures += unit.rows.add(result)
+            unit.failures += unit.rows.add(result)
             unit.encoding -= 1
             for stage, taken in result.seconds.items():
                 unit.seconds[stage] += taken
             unit.seconds["activations"] += time.perf_counter() - start
-            self._done += len(result.rows) + len(result.undecodable)
-            self._report()
+            unit.done += len(result.rows) + len(result.undecodable)
+            self._report(unit)
 
     def _next(self, results: Iterator[EncodedBatch]) -> EncodedBatch | None:
         try:
@@ -214,17 +219,17 @@ class _Encoding:
                 "take a smaller batch_size (--batch-size); the finished parts stay"
             ) from error
 
-    def _report(self) -> None:
-        done, self._done = self._done, 0
-        failures, self._failures = self._failures, []
-        self._on_images(done, failures)
+    def _report(self, unit: _Unit) -> None:
+        done, unit.done = unit.done, 0
+        failures, unit.failures = unit.failures, []
+        self._on_images(unit.number, done, failures)
 
     def _finished(self) -> Iterator[tuple[PartRows, dict[str, float]]]:
         """The units that are complete, as far as all those before are."""
         while self._units and self._units[0].ended and not self._units[0].encoding:
-            if self._done:
-                self._report()
             unit = self._units.popleft()
+            if unit.done:
+                self._report(unit)
             made = made_with(self._of.encoder, self._of.batch_size)
             yield replace(unit.rows.finish(), made_with=made), dict(unit.seconds)
 

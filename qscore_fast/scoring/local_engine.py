@@ -54,8 +54,9 @@ class LocalEngine:
             ahead=images_ahead(self._unit_encoder.batch_size, self._workers),
         )
         try:
+            encoded = self._unit_encoder.encode(images, lambda _, *news: on_images(*news))
             # Every unit ends with None, also an empty one: what was claimed first comes first.
-            for rows, seconds in self._unit_encoder.encode(images, on_images):
+            for rows, seconds in encoded:
                 yield EncodedUnit(claimed.popleft(), rows, seconds, self._workers)
         finally:
             images.close()

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -21,9 +20,13 @@ from qscore_fast.scoring.engine import EncodedUnit
 from qscore_fast.scoring.local_engine import images_ahead
 from qscore_fast.scoring.prefetch import decoded_ahead
 from qscore_fast.scoring.record import library_versions
+from qscore_fast.scoring.unit_rows import Failure
+from qscore_fast.scoring.unit_stream import UnitStream
 
-CALLS_AT_ONCE = 2
+UNITS_AT_ONCE = 2
 """Units that an actor has at a time: while one is encoded, the next one's images are decoded."""
+CALLS_AT_ONCE = UNITS_AT_ONCE + 1
+"""Of an actor: while its units are encoded, it is asked for news."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class EncodingActor:
         self._node = node
         self._lock = Lock()
         self._prepared: tuple[UnitEncoder, Decoder] | None = None
+        self._stream: UnitStream | None = None
 
     def prepare(self) -> tuple[str, str]:
         """Take the encoder to the device, and see that this node can do its share.
@@ -86,13 +90,14 @@ class EncodingActor:
         with self._lock:
             if self._prepared is None:
                 self._prepared = self._prepare()
+                self._stream = UnitStream(self._prepared[0])
         device = self._prepared[0].encoder.device
         return str(device.type), backend_on(device.type)
 
     def encode(self, unit: Unit) -> EncodedUnit:
         """The unit's rows, as the local engine would make them."""
         self.prepare()
-        assert self._prepared is not None
+        assert self._prepared is not None and self._stream is not None
         unit_encoder, decoder = self._prepared
         images = decoded_ahead(
             unit_encoder.source,
@@ -102,12 +107,12 @@ class EncodingActor:
             workers=self._workers,
             ahead=images_ahead(unit_encoder.batch_size, self._workers),
         )
-        with closing(images):
-            first = next(images)  # decoding begins here, beside the other call's encoder
-            with self._lock:
-                found = unit_encoder.encode(chain([first], images), lambda *_: None)
-                ((rows, seconds),) = found
+        rows, seconds = self._stream.encode(unit.index, images)
         return EncodedUnit(unit.index, rows, seconds, self._workers, self._node)
+
+    def news(self) -> dict[int, tuple[int, list[Failure]]]:
+        """See ``UnitStream``."""
+        return {} if self._stream is None else self._stream.news()
 
     def _prepare(self) -> tuple[UnitEncoder, Decoder]:
         import ray

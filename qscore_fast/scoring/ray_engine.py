@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,16 @@ from qscore_fast.images import Decoder, Unit
 from qscore_fast.scoring.claims import Claims
 from qscore_fast.scoring.encode_unit import OnImages, UnitEncoder
 from qscore_fast.scoring.engine import Crew, EncodedUnit
-from qscore_fast.scoring.ray_actor import CALLS_AT_ONCE, EncodingActor, Job, first_sample
+from qscore_fast.scoring.ray_actor import (
+    CALLS_AT_ONCE,
+    UNITS_AT_ONCE,
+    EncodingActor,
+    Job,
+    first_sample,
+)
 from qscore_fast.scoring.ray_cluster import Place, joined, places
 from qscore_fast.scoring.record import library_versions
+from qscore_fast.scoring.unit_reports import UnitReports
 
 DEATHS_OF_A_UNIT = 3
 """A unit whose actor died so often, the last times with no other unit beside it, ends the run."""
@@ -36,18 +44,35 @@ PATIENCE_SECONDS = 300.0
 
 POLL_SECONDS = 1.0
 RECRUIT_SECONDS = 2.0
+NEWS_SECONDS = 1.0
+"""So often an actor is asked how far its units are."""
 
 
 @dataclass(eq=False)
 class _Member:
-    """An actor, and what it has to do; ``ask_at``: when to ask again one that was lost."""
+    """An actor, and what it has to do.
+
+    Attributes:
+        ask_at: when to ask again one that was lost.
+        news_at: when to ask for news; infinite while it is asked.
+    """
 
     place: Place
     actor: Any
     ready: bool = False
     ask_at: float | None = None
+    news_at: float = 0.0
     units: set[int] = field(default_factory=set)
     alone: bool = False
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What an actor was asked: to encode a unit, for news, or to prepare."""
+
+    member: _Member
+    unit: int | None = None
+    news: bool = False
 
 
 class RayEngine:
@@ -94,7 +119,7 @@ class RayEngine:
         self._job: Any = None
         self._members: dict[Place, _Member] = {}
         self._failed_starts: Counter[Place] = Counter()
-        self._calls: dict[Any, tuple[_Member, int | None]] = {}
+        self._calls: dict[Any, _Call] = {}
         self._deaths: Counter[int] = Counter()
         self._last_failure = "it has no node with a free CPU or GPU"
         self._next_recruiting = 0.0
@@ -125,27 +150,32 @@ class RayEngine:
         return self._crew
 
     def encoded(self, claims: Claims, on_images: OnImages) -> Iterator[EncodedUnit]:
-        """See ``Engine``; in the order in which they are done, each reported as a whole.
+        """See ``Engine``; in the order in which they are done.
 
         Raises:
             ClusterError: there is no cluster, nobody to encode, or a unit that kills whoever tries.
         """
         fresh = _Queue(claims.sweep())
         suspects: deque[int] = deque()
+        reports = UnitReports(on_images)
         ready_at = time.monotonic()
         while fresh or suspects or self._calls_for_units():
             self._recruit()
             self._ask_again()
-            self._hand_out(fresh, suspects)
-            call = self._landed()
-            if call is not None:
-                member, index = self._calls.pop(call)
-                done = self._result(call, member, index)
-                if index is not None and done is None:
-                    (suspects if self._deaths[index] else fresh.put_back).append(index)
-                elif isinstance(done, EncodedUnit):
-                    on_images(len(done.rows.status), done.rows.errors)
+            self._hand_out(fresh, suspects, reports)
+            self._ask_for_news()
+            landed = self._landed()
+            if landed is not None:
+                call = self._calls.pop(landed)
+                if call.news:
+                    self._hear(landed, call.member, reports)
+                elif call.unit is None:
+                    self._prepared(landed, call.member)
+                elif (done := self._encoded_unit(landed, call.member, call.unit)) is not None:
+                    reports.finish(call.unit, len(done.rows.status), done.rows.errors)
                     yield done
+                else:
+                    (suspects if self._deaths[call.unit] else fresh.put_back).append(call.unit)
             if any(member.ready for member in self._members.values()):
                 ready_at = time.monotonic()
             elif time.monotonic() - ready_at > PATIENCE_SECONDS:
@@ -156,7 +186,7 @@ class RayEngine:
                 )
 
     def _calls_for_units(self) -> bool:
-        return any(index is not None for _, index in self._calls.values())
+        return any(call.unit is not None for call in self._calls.values())
 
     def _connect(self) -> None:
         self._ray = self._stack.enter_context(joined(self._address))
@@ -219,12 +249,12 @@ class RayEngine:
                 self._prepare(member)
 
     def _prepare(self, member: _Member) -> None:
-        self._calls[member.actor.prepare.remote()] = member, None
+        self._calls[member.actor.prepare.remote()] = _Call(member)
 
-    def _hand_out(self, fresh: _Queue, suspects: deque[int]) -> None:
+    def _hand_out(self, fresh: _Queue, suspects: deque[int], reports: UnitReports) -> None:
         """Two units to everybody; one that may have killed an actor to somebody who has no other."""
         for member in self._members.values():
-            while member.ready and not member.alone and len(member.units) < CALLS_AT_ONCE:
+            while member.ready and not member.alone and len(member.units) < UNITS_AT_ONCE:
                 if suspects and not member.units:
                     index, member.alone = suspects.popleft(), True
                 elif fresh:
@@ -232,7 +262,26 @@ class RayEngine:
                 else:
                     break
                 member.units.add(index)
-                self._calls[member.actor.encode.remote(self._units[index])] = member, index
+                reports.begin(index)
+                call = member.actor.encode.remote(self._units[index])
+                self._calls[call] = _Call(member, unit=index)
+
+    def _ask_for_news(self) -> None:
+        now = time.monotonic()
+        for member in self._members.values():
+            if member.ready and member.units and member.news_at <= now:
+                member.news_at = math.inf
+                self._calls[member.actor.news.remote()] = _Call(member, news=True)
+
+    def _hear(self, landed: Any, member: _Member, reports: UnitReports) -> None:
+        member.news_at = time.monotonic() + NEWS_SECONDS
+        try:
+            news = self._ray.get(landed)
+        except self._ray.exceptions.RayError:
+            return  # the calls for its units tell why
+        for index, (done, failures) in news.items():
+            if index in member.units:  # else all is known of it
+                reports.add(index, done, failures)
 
     def _landed(self) -> Any:
         """A call that has ended, or None after a second."""
@@ -242,14 +291,25 @@ class RayEngine:
         ended, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=POLL_SECONDS)
         return ended[0] if ended else None
 
-    def _result(self, call: Any, member: _Member, index: int | None) -> EncodedUnit | None:
-        """What a call returned; None where there is nothing, or the actor died over it."""
-        if index is not None:
-            member.units.discard(index)
-            member.alone = False
+    def _prepared(self, landed: Any, member: _Member) -> None:
+        """An actor is ready, or not there."""
+        result = self._result(landed, member, None)
+        if result is not None:
+            member.ready = True
+            self._failed_starts[member.place] = 0
+            self._count(*result)
+
+    def _encoded_unit(self, landed: Any, member: _Member, index: int) -> EncodedUnit | None:
+        """A unit; None where the actor died over it."""
+        member.units.discard(index)
+        member.alone = False
+        return self._result(landed, member, index)
+
+    def _result(self, landed: Any, member: _Member, index: int | None) -> Any:
+        """What a call returned; None where the actor was lost."""
         exceptions = self._ray.exceptions
         try:
-            result = self._ray.get(call)
+            return self._ray.get(landed)
         except exceptions.RayTaskError as error:  # the actor lives, and says what is wrong
             if isinstance(error.cause, QScoreError):
                 raise error.cause from None
@@ -257,12 +317,6 @@ class RayEngine:
         except exceptions.RayError as error:
             self._lost(member, index, error)
             return None
-        if index is not None:
-            return result
-        member.ready = True
-        self._failed_starts[member.place] = 0
-        self._count(*result)
-        return None
 
     def _lost(self, member: _Member, index: int | None, error: Exception) -> None:
         """An actor is not there: Ray starts it again, unless its node is gone."""

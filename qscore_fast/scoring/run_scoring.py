@@ -109,7 +109,7 @@ def score(
         ray_actors: how many encode at once, at most, with engine="ray"; by default one on every GPU, or
             one on every node where there is none.
         max_error_rate: stop when a larger share of the images than this, from 0 to 1, is bad: judged
-            from 100 images on after each batch (on a cluster after each unit), and at the end. None never
+            from 100 images on after each batch (on a cluster every second), and at the end. None never
             stops. What is known then is in errors.parquet.
         retry_errors: do parts again in which images could not be read (errors of stage "read"): files that
             were missing or closed, archives that broke off.

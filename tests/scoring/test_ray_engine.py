@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray as library
 import torch
@@ -24,6 +26,7 @@ from qscore_fast.cli import main
 from qscore_fast.errors import (
     ClusterError,
     EncoderError,
+    ErrorRateError,
     MissingExtraError,
     SettingsError,
     SourceError,
@@ -118,14 +121,44 @@ def test_a_node_is_killed_in_mid_run(
         kill_node(node)
         there.update((p, (p.stat().st_ino, p.stat().st_mtime_ns)) for p in parts_of(out))
 
+    seen: list[Progress] = []
+    event = after(20, kill)
+
+    def progress(state: Progress) -> None:
+        seen.append(state)
+        event(state)
+
     # Slow enough for the third node to have begun before it is killed, also on a busy machine.
-    found = run(source, out, Pooled(0.25), **ray(cluster, progress=after(20, kill)))
+    found = run(source, out, Pooled(0.25), **ray(cluster, progress=progress))
     cluster.remove_node(node, allow_graceful=False)
     assert len(there) > 5
     assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in there} == there
     assert found.session is not None and found.session.encoders == 3
     assert found.session.parts_done == PARTS
+    assert (seen[-1].done, seen[-1].failed) == (303, 3)  # what was begun twice counts once
     assert bytes_of(out) == alone
+
+
+def test_the_error_rate_is_judged_while_a_unit_runs(tmp_path: Path, cluster: Any) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(400):
+        path = images / f"{i:03}.png"
+        if i % 2:
+            path.write_bytes(b"broken")
+        else:
+            Image.fromarray(np.full((32, 32, 3), i // 2, np.uint8)).save(path)
+    encoder = qf.Encoder(Pooled(0.2), SIZE, "pooled")
+    with pytest.raises(ErrorRateError, match=r"of (\d+) images are bad") as caught:
+        qf.score(
+            images, encoder, tmp_path / "out", unit_size=400, batch_size=4, activation_eps=1.0, eps=1.5,
+            max_error_rate=0.4, **ray(cluster),
+        )  # fmt: skip
+    known = int(re.findall(r"of (\d+) images are bad", str(caught.value))[0])
+    assert 100 <= known < 400
+    assert parts_of(tmp_path / "out") == []
+    table = pq.read_table(tmp_path / "out" / "errors.parquet")
+    assert len(table) >= 0.4 * known
 
 
 def test_every_node_is_lost_and_another_one_joins(
@@ -154,8 +187,10 @@ def test_a_unit_that_kills_its_actor_ends_the_run_by_name(
         level = 255 if i == 30 else 40 + i
         Image.fromarray(np.full((32, 32, 3), level, np.uint8)).save(images / f"{i:02}.png")
     white = float(SIZE.normalise(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)).mean())
+    seen: list[Progress] = []
     with pytest.raises(ClusterError, match=r"unit 5 .* ended its actor 3 times"):
-        run(images, tmp_path / "out", Pooled(poison=white), **ray(cluster))
+        run(images, tmp_path / "out", Pooled(poison=white), **ray(cluster, progress=seen.append))
+    assert max(state.done for state in seen) <= 60
     done = {int(path.stem[5:]) for path in parts_of(tmp_path / "out")}
     assert 5 not in done
     assert done >= {0, 1, 2, 3}
