@@ -26,6 +26,7 @@ def cluster_of(num_nodes: int) -> Iterator[Any]:
     # What is defined here is sent as it is: the nodes cannot import the tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # else they wait for whatever else the machine does
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
