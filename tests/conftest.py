@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from coverage_pause import coverage_paused
 
 # Read by Triton when a kernel is decorated, so it must be set before the kernels are imported.
 if not torch.cuda.is_available():
@@ -24,7 +26,8 @@ if importlib.util.find_spec("qscore_fast.kernels") is None:
 @pytest.fixture(params=["native", "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test once on each backend, by name."""
-    with qf.use_backend(request.param):
+    pause = coverage_paused() if request.param == "triton" else nullcontext()
+    with pause, qf.use_backend(request.param):
         yield request.param
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from coverage_pause import coverage_paused
 
 try:
     from qscore_fast.kernels import cpu as native
@@ -23,7 +24,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     module = importlib.import_module(f"qscore_fast.kernels.{'cpu' if name == 'native' else name}")
     monkeypatch.setattr(request.module, "kernels", module)
     if name == "triton":
-        yield name
+        with coverage_paused():
+            yield name
         return
     before = module.current_target()
     module.use_target(target)
