@@ -5,16 +5,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cc kernels/cpu/*.h)
 
-.PHONY: demo test browser bench gpu lint clean
+.PHONY: demo test browser bench gpu lint clean ready
 
 demo: $(STAMP)
 	$(BIN)/qscore demo
 
-test: $(STAMP) browser
+test: ready
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n auto --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Side by side: Python's packages, and the browser from another place.
+ready:
+	$(MAKE) --no-print-directory --jobs 2 $(STAMP) browser
 
 # Debian's Chromium, in which the tests open reports; they say so where it is missing.
 browser:
@@ -37,10 +41,11 @@ lint: $(STAMP)
 clean:
 	rm -rf build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Everything is installed here and nowhere else: the project, editable, with its native kernels and tools.
+# Everything is installed here and nowhere else: the project, editable, with its native kernels and tools. What
+# is imported is compiled then; to compile the rest, ten times as much, would take minutes.
 $(STAMP): $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit("qscore-fast needs Python 3.11 or newer, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --progress-bar off --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --progress-bar off --no-compile --editable ".[dev]"
 	touch $@
