@@ -67,11 +67,17 @@ def ray(cluster: Any, **more: Any) -> dict[str, Any]:
     return {"engine": "ray", "ray_address": cluster.address, **more}
 
 
+@pytest.fixture
+def meeting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("meeting")
+
+
 def test_two_nodes_write_the_files_of_one_process(
-    tmp_path: Path, source: Path, alone: dict[str, bytes], cluster: Any
+    tmp_path: Path, source: Path, alone: dict[str, bytes], cluster: Any, meeting: Path
 ) -> None:
     seen: list[Progress] = []
-    found = run(source, tmp_path / "out", **ray(cluster, progress=seen.append))
+    encoder = Pooled(meeting=(meeting, 2))
+    found = run(source, tmp_path / "out", encoder, **ray(cluster, progress=seen.append))
     assert bytes_of(tmp_path / "out") == alone
     session = found.session
     assert session is not None
@@ -110,7 +116,7 @@ def after(parts: int, event: Callable[[], None]) -> Callable[[Progress], None]:
 
 
 def test_a_node_is_killed_in_mid_run(
-    tmp_path: Path, source: Path, alone: dict[str, bytes], cluster: Any
+    tmp_path: Path, source: Path, alone: dict[str, bytes], cluster: Any, meeting: Path
 ) -> None:
     """At most the units in flight are done again."""
     node = add_node(cluster)
@@ -128,8 +134,8 @@ def test_a_node_is_killed_in_mid_run(
         seen.append(state)
         event(state)
 
-    # Slow enough for the third node to have begun before it is killed, also on a busy machine.
-    found = run(source, out, Pooled(0.25), **ray(cluster, progress=progress))
+    encoder = Pooled(0.03, meeting=(meeting, 3))
+    found = run(source, out, encoder, **ray(cluster, progress=progress))
     cluster.remove_node(node, allow_graceful=False)
     assert len(there) > 5
     assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in there} == there

@@ -26,7 +26,8 @@ def cluster_of(num_nodes: int) -> Iterator[Any]:
     # What is defined here is sent as it is: the nodes cannot import the tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # else they wait for whatever else the machine does
+    # Else they wait for whatever else the machine does.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -70,10 +71,15 @@ class Pooled(nn.Module):
         seconds: that a batch takes at least.
         poison: this mean brightness of a normalised image ends the process, at once.
         wrong: returns something else than one vector an image, wherever it is not tried out alone.
+        meeting: a folder, and how many processes have to be in it before the first batch is encoded.
     """
 
     def __init__(
-        self, seconds: float = 0.0, poison: float | None = None, wrong: bool = False
+        self,
+        seconds: float = 0.0,
+        poison: float | None = None,
+        wrong: bool = False,
+        meeting: tuple[Path, int] | None = None,
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
@@ -81,8 +87,12 @@ class Pooled(nn.Module):
         self.seconds = seconds
         self.poison = poison
         self.wrong = wrong
+        self.meeting = meeting
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.meeting is not None and len(images) > 1:
+            _meet(*self.meeting)
+            self.meeting = None
         time.sleep(self.seconds)
         if self.poison is not None and (images.mean((1, 2, 3)) - self.poison).abs().min() < 1e-4:
             os._exit(7)
@@ -90,6 +100,15 @@ class Pooled(nn.Module):
             return images
         cells = nn.functional.adaptive_avg_pool2d(images.mean(1), 7).flatten(1)
         return torch.stack([self.weight @ cell for cell in cells]).abs()
+
+
+def _meet(folder: Path, processes: int) -> None:
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 100
+    while len(list(folder.iterdir())) < processes:
+        if time.monotonic() > end:
+            raise TimeoutError(f"fewer than {processes} processes encode")
+        time.sleep(0.01)
 
 
 class Unpicklable(Pooled):
