@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --progress-bar off --no-compile
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cc kernels/cpu/*.h)
 
-.PHONY: demo test browser bench gpu lint clean ready
+.PHONY: demo test ready browser bench gpu lint clean packages native
 
 demo: $(STAMP)
 	$(BIN)/qscore demo
@@ -16,9 +17,9 @@ test: ready
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Side by side: Python's packages, and the browser from another place.
+# Side by side: packages, our own kernels, and the browser.
 ready:
-	$(MAKE) --no-print-directory --jobs 2 $(STAMP) browser
+	$(MAKE) --no-print-directory --jobs 3 $(STAMP) browser
 
 # Debian's Chromium, in which the tests open reports; they say so where it is missing.
 browser:
@@ -41,11 +42,18 @@ lint: $(STAMP)
 clean:
 	rm -rf build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Everything is installed here and nowhere else: the project, editable, with its native kernels and tools. What
-# is imported is compiled then; to compile the rest, ten times as much, would take minutes.
+# Everything is installed here and nowhere else: the project, editable, with its native kernels and tools.
 $(STAMP): $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit("qscore-fast needs Python 3.11 or newer, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --progress-bar off --no-compile --editable ".[dev]"
+	$(PIP) --upgrade pip
+	$(MAKE) --no-print-directory packages native
 	touch $@
+
+# The one waits for a mirror and a disk, the other for a compiler. Bytecode is left to the first import: most of it
+# is of modules that nothing here imports.
+packages:
+	$(PIP) --only-deps ".[dev]"
+
+native:
+	$(PIP) --no-deps --editable .
