@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +22,28 @@ import qscore_fast as qf
 # In a source tree without an installation, kernels/ lies beside the package.
 if importlib.util.find_spec("qscore_fast.kernels") is None:
     qf.__path__.append(str(Path(__file__).parents[1]))
+
+
+# Each core takes a file at a time (make test): one of these at the end would leave the other cores idle.
+LONG_FILES = (
+    "scoring/test_ray_engine.py",
+    "kernels/test_kernels.py",
+    "kernels/test_triton_compiled.py",
+    "cli/test_interruptions.py",
+    "cli/test_many_writers.py",
+    "benchmarks/test_science.py",
+    "cli/test_kill.py",
+    "test_wheel.py",
+    "benchmarks/test_table2.py",
+    "kernels/test_score_maps.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, the others by how many tests they have."""
+    first = {Path(__file__).parent / name: n for n, name in enumerate(LONG_FILES)}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (first.get(item.path, len(first)), -tests[item.path]))
 
 
 @pytest.fixture(params=["native", "triton", "reference"])
