@@ -13,9 +13,9 @@ from qscore_fast.evaluation.device_memory import room_for_rows
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.scatter import Scatter
 
-# Numbers of a block of rows, and logits of it. On a CPU a block stays in the last cache between its two
-# products; on a GPU few kernels do much.
-BLOCK_NUMBERS, BLOCK_LOGITS, FEWEST_ROWS = 1 << 20, 1 << 22, 256
+# Rows of a block, and logits of it. The gradient, as large as the weights, is read and written once a block,
+# which is nothing beside a product over so many rows; on a GPU few kernels do much.
+BLOCK_ROWS, BLOCK_LOGITS, FEWEST_ROWS = 4096, 1 << 22, 256
 GPU_NUMBERS, GPU_LOGITS = 1 << 29, 1 << 26
 WIDENED_NUMBERS = 1 << 24  # of float64, at a time
 
@@ -147,10 +147,11 @@ class SoftmaxProblem:
         )
 
     def _blocks(self, probes: int) -> Iterator[tuple[int, Tensor]]:
-        on_gpu = self.device.type == "cuda"
-        numbers, logits = (GPU_NUMBERS, GPU_LOGITS) if on_gpu else (BLOCK_NUMBERS, BLOCK_LOGITS)
-        rows = min(numbers // self.num_features, logits // (probes * self.num_classes))
-        return self._read(max(FEWEST_ROWS, rows))
+        if self.device.type == "cuda":
+            most, logits = GPU_NUMBERS // self.num_features, GPU_LOGITS
+        else:
+            most, logits = BLOCK_ROWS, BLOCK_LOGITS
+        return self._read(max(FEWEST_ROWS, min(most, logits // (probes * self.num_classes))))
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
