@@ -29,6 +29,8 @@ from .photographs import linked, save_images
 from .rivals import rivals
 from .stages import SCORING, pipeline, stages
 
+SECTIONS = ("stages", "rivals", "memory")
+
 
 def memory(folder: Path, count: int) -> dict[str, Any]:
     """Peak resident memory of ``count`` images, and of ten times as many."""
@@ -78,14 +80,30 @@ def run_on_gpu(count: int, rounds: int, folder: Path, device: str) -> dict[str, 
     return found
 
 
-def run(
-    count: int, rounds: int, memory_images: int, folder: Path, script: Path | None = None
-) -> dict[str, Any]:
-    """All of it on the CPU; prints as it goes."""
-    save_images(folder / "large" / "images", count, (500, 375))
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The sections on the CPU; prints as it goes."""
+    count, rounds = options.images, options.rounds
+    large = folder / "large" / "images"
+    save_images(large, count, (500, 375))
+    found = header(count, rounds, "cpu")
+    if "stages" in options.sections:
+        found["stages"] = stages_on_cpu(count, rounds, folder)
+    if "rivals" in options.sections:
+        found["rivals"] = rivals(large, rounds, options.timm_script)
+        for name, times in found["rivals"]["times_as_fast"].items():
+            print(f"{times:.2f} times as fast as {name}")
+    if "memory" in options.sections:
+        found["memory"] = memory(large, options.memory_images)
+        low, high = (peak / 2**20 for peak in found["memory"]["peak_bytes"])
+        print(f"peak memory {low:.0f} MiB, with ten times the images {high:.0f} MiB")
+    return found
+
+
+def stages_on_cpu(count: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """Two sizes of images and two encoders, with the cores apart and shared."""
     save_images(folder / "small" / "images", count, (128, 128))
     linked(folder / "large" / "images", folder / "many" / "images", 20 * count)
-    found = header(count, rounds, "cpu")
+    found = {}
     half = max(1, default_workers() // 2)
     cases = (
         ("ResNet-50, 500 x 375", "large", "resnet50"),
@@ -97,14 +115,8 @@ def run(
             encoded = 20 * count if kind == "tiny" else count
             images = folder / size / "images"
             row = stages(images, kind, encoded, rounds, threads=threads)
-            found["stages"][name + words] = row
+            found[name + words] = row
             say(name + words, row)
-    found["rivals"] = rivals(folder / "large" / "images", rounds, script)
-    for name, times in found["rivals"]["times_as_fast"].items():
-        print(f"{times:.2f} times as fast as {name}")
-    found["memory"] = memory(folder / "large" / "images", memory_images)
-    low, high = (peak / 2**20 for peak in found["memory"]["peak_bytes"])
-    print(f"peak memory {low:.0f} MiB, with ten times the images {high:.0f} MiB")
     return found
 
 
@@ -113,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--memory-images", type=int, default=1500)
     parser.add_argument(
         "--timm-script", type=Path, help="inference.py of timm's repository, to time it too"
@@ -122,8 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="qscore-pipeline-") as folder:
         if options.device == "cpu":
-            sizes = options.images, options.rounds, options.memory_images
-            found = run(*sizes, Path(folder), options.timm_script)
+            found = run(options, Path(folder))
         else:
             found = run_on_gpu(options.images, options.rounds, Path(folder), options.device)
     print(f"written {write(found, options.out, 'pipeline')}")
