@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
-import resource
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-import torch
 
-from qscore_fast.allocator import NO_SMALL_CACHE, can_keep_freed_memory, freed_memory_kept
+from qscore_fast.allocator import NO_SMALL_CACHE, can_keep_freed_memory
 
 MIB = 1 << 20
 
@@ -38,40 +38,52 @@ with freed_memory_kept():
 """Two large tensors a batch, and forty small ones that stay; prints by how many bytes the heap grew."""
 
 
-def page_faults() -> int:
-    """Of one tensor of 64 MiB."""
+FAULTS = """
+import json, resource, torch
+from qscore_fast.allocator import freed_memory_kept
+
+def page_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(64 * MIB, dtype=torch.uint8)
+    torch.ones(64 << 20, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+found = {"mapped": page_faults()}
+with freed_memory_kept():
+    with freed_memory_kept():
+        found["kept"] = [page_faults() for _ in range(5)][-1]
+    found["still_kept"] = page_faults()
+found["mapped_again"] = page_faults()
+print(json.dumps(found))
+"""
+"""Page faults of one tensor of 64 MiB, before, within and after two blocks."""
+
+
+def printed(script: str, tunables: str) -> Any:
+    """What a script prints in a process of its own, under such an allocator."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "GLIBC_TUNABLES": tunables},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(not can_keep_freed_memory(), reason="needs glibc")
 def test_freed_memory_is_used_again_until_the_last_block_ends() -> None:
-    mapped = page_faults()
-    with freed_memory_kept():
-        with freed_memory_kept():
-            kept = [page_faults() for _ in range(5)][-1]
-        still_kept = page_faults()
-    assert kept < mapped / 10
-    assert still_kept < mapped / 10
-    assert page_faults() > mapped / 2
+    faults = printed(FAULTS, NO_SMALL_CACHE)
+    assert faults["kept"] < faults["mapped"] / 10
+    assert faults["still_kept"] < faults["mapped"] / 10
+    assert faults["mapped_again"] > faults["mapped"] / 2
 
 
 @pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs mallinfo2 of glibc 2.33"
 )
 def test_without_the_small_cache_a_batch_fits_in_the_place_of_the_one_before() -> None:
-    grown = {}
-    for tunables in ("", NO_SMALL_CACHE):
-        done = subprocess.run(
-            [sys.executable, "-c", BATCHES],
-            env={**os.environ, "GLIBC_TUNABLES": tunables},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=300,
-        )
-        grown[tunables] = int(done.stdout)
+    grown = {tunables: printed(BATCHES, tunables) for tunables in ("", NO_SMALL_CACHE)}
     assert grown[NO_SMALL_CACHE] < MIB
     assert (
         grown[""] > 100 * MIB
