@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from changed_embeddings import save_embeddings
 from sample_data import save_checkpoint, save_images
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -190,7 +191,7 @@ def test_images_that_are_not_finite(
     part = tmp_path / "run" / "parts" / "part-000000.npy"
     rows = np.load(part)
     rows[3, 5] = np.nan
-    np.save(part, rows)
+    save_embeddings(part, rows)
     bad = run.scores()["sample_id"][3].as_py()
     words = ["evaluate", str(tmp_path / "run"), "--labels", "--probe", probe, "--resamples", "0"]
     words += ["--train", str(train.path)] if trained else []

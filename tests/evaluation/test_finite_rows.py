@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from changed_embeddings import save_embeddings
 from sample_data import PREPROCESS, save_images
 
 from qscore_fast.encoders import load_encoder
@@ -39,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[str
             path = place / f"bad-{name}" / "parts" / f"part-{row // 64:06d}.npy"
             rows = np.load(path)
             rows[row % 64, 5] = value
-            np.save(path, rows)
+            save_embeddings(path, rows)
         found |= {key: ScoreRun(place / key) for key in (name, f"bad-{name}")}
     return found
 
