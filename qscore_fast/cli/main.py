@@ -60,10 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.append(options.subcommand)
             options = options[options.subcommand]
         options.command_line = words
-        if argv is None and command[0] in _ENCODING:
+        name = " ".join(command)
+        if argv is None and name in _ENCODING:
             restart_without_small_cache()
         with _sigterm_raises():
-            _COMMANDS[" ".join(command)](options)
+            _COMMANDS[name](options)
     except ArgumentError as error:
         say(f"error: {_readable(str(error))} (qscore --help explains)")
         return USER_ERROR
@@ -231,7 +232,7 @@ def _info(options: Namespace) -> None:
     print_result(content, [*lines, *str(backends).splitlines()], options.json)
 
 
-_ENCODING = frozenset({"score", "demo", "interpret", "finetune"})
+_ENCODING = frozenset({"score", "demo", "interpret", "finetune", "encoders bench"})
 """Commands during which an encoder runs on kept memory."""
 
 _COMMANDS = {
