@@ -22,7 +22,7 @@ NO_SMALL_CACHE = "glibc.malloc.tcache_count=0"
 PyTorch asks for aligned memory, so that glibc cuts a few bytes off on both sides of every tensor. A
 thread's cache of small pieces takes those and never joins them again: the place that a freed tensor
 leaves is then a few bytes too small for the next one of its size. Where freed memory is kept that costs
-a fifth to a third more.
+a fifth to a third more. Without it, small objects that outlive their batch still take the edge of some.
 """
 
 _lock = Lock()
