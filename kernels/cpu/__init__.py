@@ -320,6 +320,40 @@ def resampled_metrics(
     return values
 
 
+def softmax_regression(
+    x: Tensor, targets: Tensor, weights: Tensor, biases: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy of linear probes, summed over rows, and its gradients, in one read of the rows.
+
+    Products are float32, and so are sums over up to 192 rows; those over blocks are float64.
+
+    Args:
+        x: (n, r) float32, unit stride inside a row. targets: (n,) int64, classes from 0.
+        weights: (probes, classes, r) float32. biases: (probes, classes) float32. All contiguous.
+
+    Returns:
+        losses (probes,), and the gradients of weights and biases in their shapes; all float64.
+    """
+    probes, classes, features = weights.shape
+    sums = torch.empty(probes + probes * classes * (features + 1), dtype=torch.float64)
+    _native.softmax_regression(
+        torch.get_num_threads(),
+        x.data_ptr(),
+        *x.shape,
+        x.stride(0),
+        targets.data_ptr(),
+        weights.data_ptr(),
+        biases.data_ptr(),
+        probes,
+        classes,
+        sums.data_ptr(),
+    )
+    losses, bias_gradient, gradient = sums.split(
+        [probes, probes * classes, probes * classes * features]
+    )
+    return losses, gradient.view(weights.shape), bias_gradient.view(biases.shape)
+
+
 def stream_read(h: Tensor) -> int:
     """Read ``h`` (N, r) with all threads and do nothing else: the limit of every forward."""
     return _native.stream_read(*_matrix(h))

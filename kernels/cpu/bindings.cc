@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings.h"
 #include "kernels.h"
 #include "memory.h"
 #include "parallel.h"
@@ -25,25 +26,7 @@ namespace nb = nanobind;
 namespace qscore {
 namespace {
 
-using Address = uintptr_t;
-
-std::atomic<const Target*> current_target{nullptr};
-
-const Target& target_in_use() {
-  const Target* target = current_target.load(std::memory_order_relaxed);
-  if (!target) {
-    target = supported_targets()[0];
-    current_target.store(target, std::memory_order_relaxed);
-  }
-  return *target;
-}
-
 const KernelTable& kernels(int dtype) { return target_in_use().kernels[dtype]; }
-
-template <class T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // D or the columns' weights in the order in which the kernels load them.
 class Arranged {
@@ -336,16 +319,6 @@ void score_maps(int dtype, int threads, Address maps, int64_t samples, int64_t c
             [&](int w, int64_t begin, int64_t end) { kernel(a, begin, end, scratch.get() + w * bytes); });
 }
 
-void resampled_metrics(Address weights, int64_t resamples, int64_t samples, Address order, Address wrong,
-                       Address starts, int64_t blocks, Address harmonic, Address metrics, Address parameters,
-                       int64_t num_metrics, Address values) {
-  const ResampledMetrics a{at<int64_t>(weights),   samples,     at<int64_t>(order),   at<uint8_t>(wrong),
-                           at<int64_t>(starts),    blocks,      at<double>(harmonic), at<int32_t>(metrics),
-                           at<double>(parameters), num_metrics, at<double>(values)};
-  const std::unique_ptr<char[]> scratch(new char[failure_scratch_bytes(blocks, num_metrics)]);
-  target_in_use().resampled_metrics(a, 0, resamples, scratch.get());
-}
-
 uint64_t stream_read(int dtype, int threads, Address h, int64_t rows, int64_t features, int64_t row_stride) {
   const Matrix m{at<void>(h), rows, features, row_stride};
   const auto kernel = kernels(dtype).stream_read;
@@ -371,15 +344,12 @@ std::vector<std::string> targets() {
   return names;
 }
 
-std::string current() {
-  const Target* target = current_target.load();
-  return (target ? target : supported_targets()[0])->name;
-}
+std::string current() { return target_in_use().name; }
 
 void use_target(const std::string& name) {
   std::string known;
   for (auto target = supported_targets(); *target; ++target) {
-    if (name == (*target)->name) return current_target.store(*target);
+    if (name == (*target)->name) return set_target_in_use(**target);
     known += std::string(known.empty() ? "" : ", ") + (*target)->name;
   }
   throw std::invalid_argument("instruction set '" + name +
@@ -404,12 +374,12 @@ NB_MODULE(_native, m) {
   m.def("sparse_backward", &sparse_backward, Unlocked());
   m.def("score_rows", &score_rows, Unlocked(), nb::rv_policy::take_ownership);
   m.def("score_maps", &score_maps, Unlocked());
-  m.def("resampled_metrics", &resampled_metrics, Unlocked());
   m.def("stream_read", &stream_read, Unlocked());
   m.def("stream_copy", &stream_copy, Unlocked());
   m.def("loss_forward", &loss_forward, Unlocked());
   m.def("loss_partial", &loss_partial, Unlocked());
   m.def("loss_backward", &loss_backward, Unlocked());
+  bind_evaluation(m);
   m.def("targets", &targets, "Instruction sets that can run here, best first.");
   m.def("current_target", &current, "The instruction set in use.");
   m.def("use_target", &use_target, "Choose the instruction set; the best is the default.");

@@ -6,6 +6,7 @@
 #include "failure-inl.h"
 #include "loss-inl.h"
 #include "maps-inl.h"
+#include "softmax-inl.h"
 #include "stream-inl.h"
 
 namespace {
@@ -249,6 +250,8 @@ extern const Target QSCORE_TARGET;
 const Target QSCORE_TARGET = {
     QSCORE_TARGET_NAME,
     {table_for<float>(), table_for<Half>(), table_for<BFloat16>(), table_for<double>()},
-    resampled_metrics};
+    resampled_metrics,
+    pack_probes,
+    softmax_regression};
 
 }  // namespace qscore

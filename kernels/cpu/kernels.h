@@ -159,6 +159,15 @@ struct ResampledMetrics {
   double* values;  // (resamples, num_metrics); NaN where a metric has no value
 };
 
+// Linear probes with as many classes each, on the same rows x: float32.
+struct SoftmaxRegression {
+  Matrix x;
+  const int64_t* targets;  // (N,)
+  const float* weights;    // (probes * classes, r)
+  const float* biases;     // (probes * classes,)
+  int64_t probes, classes;
+};
+
 // Bytes that hold r columns as `arrange_mask`, `arrange_columns` or a kernel's scratch arrange them.
 inline int64_t arranged_bytes(int64_t r) { return (r + 64) * static_cast<int64_t>(sizeof(double)); }
 
@@ -172,6 +181,21 @@ constexpr int64_t kThresholdBytes = 2 * sizeof(double);
 // Bytes that hold the blocks of one resample, and what its metrics look for.
 inline int64_t failure_scratch_bytes(int64_t blocks, int64_t num_metrics) {
   return num_metrics * kThresholdBytes + blocks * 2 * static_cast<int64_t>(sizeof(int32_t));
+}
+
+constexpr int64_t kProbePadding = 16;    // floats: the widest vector; no tile of rows or outputs is longer
+constexpr int64_t kMostProbeRows = 192;  // of a block
+
+// Floats that hold the outputs of a row, the classes of each probe padded; and packed weights and biases.
+inline int64_t padded_outputs(int64_t probes, int64_t classes) {
+  return probes * ((classes + kProbePadding - 1) / kProbePadding) * kProbePadding;
+}
+inline int64_t packed_probe_floats(int64_t probes, int64_t classes, int64_t r) {
+  return padded_outputs(probes, classes) * (r + 1);
+}
+// A block's logits, in rows and in tiles.
+inline int64_t probe_scratch_floats(int64_t probes, int64_t classes) {
+  return 2 * (kMostProbeRows + kProbePadding) * (padded_outputs(probes, classes) + kProbePadding);
 }
 
 // Every function with a range handles the rows [begin, end) and may run beside others on other rows.
@@ -206,9 +230,19 @@ struct Target {
   KernelTable kernels[kDataTypes];
   // Resamples [begin, end); scratch holds `failure_scratch_bytes`.
   void (*resampled_metrics)(const ResampledMetrics&, int64_t begin, int64_t end, void* scratch);
+  // Weights and biases in the order in which the kernel loads them: `packed_probe_floats`.
+  void (*pack_probes)(const SoftmaxRegression&, float* packed);
+  // Adds to sums: losses (probes,), gradients of the biases and of the weights. `scratch`, zeroed before the
+  // first call, holds `probe_scratch_floats`.
+  void (*softmax_regression)(const SoftmaxRegression&, int64_t begin, int64_t end, const float* packed,
+                             float* scratch, double* sums);
 };
 
 // The targets that were compiled in and that this processor can run, best first; ends with null.
 const Target* const* supported_targets();
+
+// One for the whole process; the best, unless another was chosen.
+const Target& target_in_use();
+void set_target_in_use(const Target& target);
 
 }  // namespace qscore

@@ -198,7 +198,7 @@ inline VDouble times_sign(VDouble v, VDouble sign) { return sign < 0 ? -v : v; }
 
 template <class A>
 inline typename VectorOf<A>::type broadcast(A x) {
-  return typename VectorOf<A>::type{} + x;
+  return x - typename VectorOf<A>::type{};  // not + 0, which is an addition: it turns -0
 }
 
 // The lanes' sum in double, pairwise: it depends on nothing but the target.

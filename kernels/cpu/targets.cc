@@ -1,5 +1,7 @@
 #include "kernels.h"
 
+#include <atomic>
+
 namespace qscore {
 
 #if defined(QSCORE_X86)
@@ -24,5 +26,20 @@ const Target* const* supported_targets() {
   }
   return targets;
 }
+
+namespace {
+std::atomic<const Target*> chosen{nullptr};
+}  // namespace
+
+const Target& target_in_use() {
+  const Target* target = chosen.load(std::memory_order_relaxed);
+  if (!target) {
+    target = supported_targets()[0];
+    chosen.store(target, std::memory_order_relaxed);
+  }
+  return *target;
+}
+
+void set_target_in_use(const Target& target) { chosen.store(&target, std::memory_order_relaxed); }
 
 }  // namespace qscore

@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+import qscore_fast as qf
 from qscore_fast.demo.fashion_mnist import read_idx
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.feature_rows import FeatureRows
@@ -62,6 +63,30 @@ def test_loss_and_accuracy_are_those_of_scikit_learn(C):
     assert fit.loss == pytest.approx(ours, rel=1e-5)
     accuracy = (fit.logits(torch.from_numpy(tx)).argmax(1).numpy() == ty).mean()
     assert abs(accuracy - theirs.score(tx, ty)) <= 1e-3
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("memory", [1 << 30, 0], ids=["kept", "streamed"])
+def test_loss_and_gradients_are_those_of_autograd(digits, backend, memory, monkeypatch):
+    """By the native kernel and by the library's products, of rows in memory and read part by part."""
+    x, y = digits
+    monkeypatch.setattr("qscore_fast.evaluation.logistic.softmax_problem.WIDENED_NUMBERS", 64 * 700)
+    with qf.use_backend(backend):
+        problem = SoftmaxProblem(FeatureRows((x[:900], x[900:])), y, 10, in_memory=memory)
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(3, 10, 64, generator=generator, dtype=torch.float64) / 8
+        biases = torch.randn(3, 10, generator=generator, dtype=torch.float64)
+        found = problem.evaluate(list(weights), list(biases))
+    centred = torch.from_numpy(x).double()
+    centred -= centred.mean(0)
+    for weight, bias, (loss, gradient, bias_gradient) in zip(weights, biases, found, strict=True):
+        weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+        exact = torch.nn.functional.cross_entropy(centred @ weight.T + bias, torch.from_numpy(y))
+        assert loss == pytest.approx(exact.item(), rel=1e-6)
+        for ours, theirs in zip(
+            (gradient, bias_gradient), torch.autograd.grad(exact, (weight, bias)), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("change", ["float16", "parts", "mean 1000", "scales", "streamed"])

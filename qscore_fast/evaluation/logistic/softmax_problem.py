@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qscore_fast.backends import native_kernels
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.device_memory import room_for_rows
 from qscore_fast.evaluation.feature_rows import FeatureRows
@@ -17,6 +19,9 @@ from qscore_fast.evaluation.scatter import Scatter
 # which is nothing beside a product over so many rows; on a GPU few kernels do much.
 BLOCK_ROWS, BLOCK_LOGITS, FEWEST_ROWS = 4096, 1 << 22, 256
 GPU_NUMBERS, GPU_LOGITS = 1 << 29, 1 << 26
+# Up to so many logits a row the native kernel, which reads the rows once, is faster than two products and all
+# that lies between them. It keeps a gradient in float64 for every thread.
+NATIVE_OUTPUTS = 128
 WIDENED_NUMBERS = 1 << 24  # of float64, at a time
 
 
@@ -112,6 +117,30 @@ class SoftmaxProblem:
         Returns:
             loss, gradient (C, r) and (C,) float64, for each probe.
         """
+        few = len(weights) * self.num_classes <= NATIVE_OUTPUTS
+        kernels = native_kernels() if few and self.device.type == "cpu" else None
+        given = weights, biases
+        sums = self._fused(kernels, *given) if kernels else self._products(*given)
+        losses, gradients, bias_gradients = (total / self.num_rows for total in sums)
+        return list(zip(losses.tolist(), gradients, bias_gradients, strict=True))
+
+    def _fused(
+        self, kernels: ModuleType, weights: Sequence[Tensor], biases: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Losses (probes,), gradients (probes, C, r) and (probes, C) of all rows: by the native kernel."""
+        weight, bias = (
+            torch.stack(list(parts)).float().contiguous() for parts in (weights, biases)
+        )
+        sums: list[Tensor] = []
+        for start, rows in self._read(self.num_rows):
+            found = kernels.softmax_regression(
+                rows, self._targets[start : start + len(rows)], weight, bias
+            )
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
+        return sums
+
+    def _products(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
+        """The same, by the library of the device: where products take most of the time."""
         probes, c = len(weights), self.num_classes
         # Classes first: products with a few classes are several times faster in this layout.
         joint, bias = _joined(weights), _joined(biases)
@@ -136,15 +165,7 @@ class SoftmaxProblem:
                 gradient += partial
                 partial.zero_()
         gradient += partial
-        n = self.num_rows
-        return list(
-            zip(
-                (losses / n).tolist(),
-                (gradient / n).split(c),
-                (bias_gradient / n).split(c),
-                strict=True,
-            )
-        )
+        return [losses, gradient.view(probes, c, -1), bias_gradient.view(probes, c)]
 
     def _blocks(self, probes: int) -> Iterator[tuple[int, Tensor]]:
         if self.device.type == "cuda":
