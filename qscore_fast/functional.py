@@ -17,8 +17,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from qscore_fast import backends, distributed_loss, ops, reference
-from qscore_fast.distributed_loss import Group
+from qscore_fast import backends, ops, reference
+from qscore_fast.process_group import Group, sharing_group
 from qscore_fast.reference import COMBINATIONS, MapScores, RowScores, RowStats, SparseActivations
 
 EPS = 4.0
@@ -314,16 +314,17 @@ def q_score_loss(
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}; it must be a finite number")
     h = _as_rows(h)
-    sharing = distributed_loss.sharing_group(group)
-    if backends.runs_reference(h.device.type):
-        plain = (h, mask, eps, lambda1, lambda2, reduction, two_sided)
-        if sharing is None:
-            return reference.q_score_loss(*plain)
-        return distributed_loss.reference_q_score_loss(*plain, sharing)
-    settings = (float(lambda1), float(lambda2), reduction == "mean", two_sided)
+    on_reference = backends.runs_reference(h.device.type)
+    plain = (h, mask, eps, lambda1, lambda2, reduction, two_sided)
+    settings = (h, mask, eps, float(lambda1), float(lambda2), reduction == "mean", two_sided)
+    sharing = sharing_group(group)
     if sharing is None:
-        return ops.q_score_loss(h, mask, eps, *settings)
-    return distributed_loss.q_score_loss(h, mask, eps, *settings, sharing)
+        return reference.q_score_loss(*plain) if on_reference else ops.q_score_loss(*settings)
+    from qscore_fast import distributed_loss
+
+    if on_reference:
+        return distributed_loss.reference_q_score_loss(*plain, sharing)
+    return distributed_loss.q_score_loss(*settings, sharing)
 
 
 def _as_rows(h: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qscore_fast.distributed_loss import Group
 from qscore_fast.functional import EPS, Features, FeatureSet, q_score_loss, resolve_sides
+from qscore_fast.process_group import Group
 
 
 class QScoreLoss(torch.nn.Module):

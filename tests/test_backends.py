@@ -108,3 +108,15 @@ def test_importing_the_kernels_pulls_in_no_pipeline() -> None:
         "print(qf.score.__name__, 'pyarrow' in sys.modules)"
     )
     assert result.stdout == "[]\nscore True\n", result.stdout + result.stderr
+
+
+def test_a_loss_or_a_finished_run_imports_no_compiler() -> None:
+    """torch._dynamo takes two seconds; torchvision imports it as well."""
+    result = run(
+        "import sys, torch, qscore_fast as qf\n"
+        "qf.QScoreLoss()(torch.randn(4, 8))\n"
+        "qf.rescore, qf.discover, qf.ScoreRun\n"
+        "from qscore_fast.evaluation import compression, discovery, failure, measures, probes\n"
+        "print([m for m in ('torch._dynamo', 'torchvision') if m in sys.modules])\n"
+    )
+    assert result.stdout == "[]\n", result.stdout + result.stderr

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qscore_fast.distributed_loss import Group
 from qscore_fast.features import DiscriminativeFeatures
 from qscore_fast.finetuning import schedules
 from qscore_fast.finetuning.objectives.gathering import world_size
 from qscore_fast.finetuning.settings import LambdaSchedule, Regulariser
 from qscore_fast.functional import q_score
 from qscore_fast.nn import QScoreLoss
+from qscore_fast.process_group import Group
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor
-from torchvision.transforms import functional as F
 
 from qscore_fast.errors import ImageError
 from qscore_fast.images.decode import decode_bytes
@@ -42,6 +40,8 @@ def library() -> tuple[str, Decode]:
             lambda files, mode, device: of_torchcodec(files, mode=mode, device=device),
         )
     except (ImportError, OSError, RuntimeError, AttributeError):
+        import torchvision
+
         io = importlib.import_module("torchvision.io")
         return (
             f"torchvision {torchvision.__version__}",
@@ -120,6 +120,8 @@ def _by_pillow(jpeg: EncodedJpeg, device: torch.device) -> Tensor | ImageError:
         image = decode_bytes(jpeg.content, jpeg.mode, MOST_PIXELS)
     except ImageError as error:
         return error
+    from torchvision.transforms import functional as F
+
     return F.pil_to_tensor(image).to(device)
 
 

@@ -1,4 +1,7 @@
-"""The fixed image transform of an encoder: crop, resize, scale, normalise."""
+"""The fixed image transform of an encoder: crop, resize, scale, normalise.
+
+torchvision, which imports PyTorch's compiler, is imported with the first image.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,13 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
 from qscore_fast.errors import ImageError, SettingsError
 
 # Resizing the short side of a 1 x 5000 strip to 256 would take a gigabyte; no photograph comes near.
 MAX_RESIZED_PIXELS = 2**25
 MAX_SIDE = 8192
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 Size = int | tuple[int, int] | None
 
@@ -57,12 +59,9 @@ class Preprocess:
         object.__setattr__(self, "crop", _size("crop", self.crop))
         if self.crop is None and not isinstance(self.resize, tuple):
             raise SettingsError("preprocess: crop may be None only if resize is (height, width)")
-        names = [
-            mode.value for mode in InterpolationMode if mode != InterpolationMode.NEAREST_EXACT
-        ]
-        if self.interpolation not in names:
+        if self.interpolation not in INTERPOLATIONS:
             raise SettingsError(
-                f"preprocess: interpolation must be one of {', '.join(names)}, "
+                f"preprocess: interpolation must be one of {', '.join(INTERPOLATIONS)}, "
                 f"got {self.interpolation!r}"
             )
         object.__setattr__(self, "mean", _numbers("mean", self.mean, self.channels))
@@ -99,6 +98,9 @@ class Preprocess:
         Raises:
             ImageError: the resized image would be too large (an extreme aspect ratio).
         """
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
         if self.crop_fraction is not None:
             image = F.crop(image, *self.fraction_box(*_height_width(image)))
         if self.resize is not None:
@@ -111,6 +113,8 @@ class Preprocess:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (..., C, height, width) to float32 of the same shape, on the same device."""
+        from torchvision.transforms import functional as F
+
         images = pixels.to(torch.float32).div_(255)
         return F.normalize(images, list(self.mean), list(self.std), inplace=True)
 
@@ -203,8 +207,9 @@ class Preprocess:
 
 
 def _height_width(image: Image.Image | Tensor) -> tuple[int, int]:
-    _, height, width = F.get_dimensions(image)
-    return height, width
+    if isinstance(image, Tensor):
+        return image.shape[-2], image.shape[-1]
+    return image.height, image.width
 
 
 def _size(name: str, value: Any) -> Size:

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qscore_fast.encoders import Encoder
 from qscore_fast.errors import StoreError
 from qscore_fast.images import Decoder, Source, Unit
 from qscore_fast.images.sources.listing import ListedHash
 from qscore_fast.images.sources.source import runs
 from qscore_fast.scoring.atomic import write_text
+
+if TYPE_CHECKING:
+    from qscore_fast.encoders import Encoder
 
 FORMAT = "qscore-fast.run"
 FORMAT_VERSION = 1
