@@ -36,6 +36,11 @@ LONG_FILES = (
     "test_wheel.py",
     "benchmarks/test_table2.py",
     "kernels/test_score_maps.py",
+    "benchmarks/test_store_benchmark.py",
+    "cli/test_processes.py",
+    "cli/test_demo.py",
+    "test_allocator.py",
+    "finetuning/objectives/test_distributed.py",
 )
 
 

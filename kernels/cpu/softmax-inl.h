@@ -158,9 +158,11 @@ inline double softmax_row(float* z, int64_t vectors, int64_t target) {
     total += e;
   }
   const double sum = sum_lanes(total);
+  // Not p - 1, which has no digits left where p is nearly 1.
+  const double others = static_cast<double>(z[target]) - sum;
   const float scale = static_cast<float>(1 / sum);
   for (int64_t v = 0; v < vectors; ++v) store(z + v * kFloats, load(z + v * kFloats) * scale);
-  z[target] -= 1;
+  z[target] = static_cast<float>(others / sum);
   return log(sum) - hit;
 }
 
