@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from qscore_fast.lazy_imports import lazy_names
+
 if TYPE_CHECKING:
     from qscore_fast.backends import BackendInfo, backend_info, use_backend
     from qscore_fast.encoders import Encoder, load_encoder
@@ -104,14 +106,13 @@ __all__ = [
 ]
 
 
+_public_name = lazy_names(__name__, _MODULE_OF)
+
+
 def __getattr__(name: str) -> Any:
     if name in _NAMES or name == "ops":
         return importlib.import_module(f"qscore_fast.{name}")
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"qscore_fast.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    return _public_name(name)
 
 
 def __dir__() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qscore_fast.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from qscore_fast.finetuning.callback import QScoreCallback
@@ -56,13 +57,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Lightning takes seconds to import, and objectives do without it.
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+# Lightning takes seconds to import, and objectives do without it.
+__getattr__ = lazy_names(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

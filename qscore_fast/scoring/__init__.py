@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qscore_fast.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from qscore_fast.scoring.discovery import Discovery
@@ -27,13 +28,8 @@ _MODULE_OF = {
 __all__ = ["Discovery", "Progress", "ScoreRun", "Session", "discover", "rescore", "score"]
 
 
-def __getattr__(name: str) -> Any:
-    # Encoders and torchvision take seconds to import, and finished runs do without them.
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+# Encoders and torchvision take seconds to import, and finished runs do without them.
+__getattr__ = lazy_names(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

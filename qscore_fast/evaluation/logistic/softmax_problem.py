@@ -128,9 +128,8 @@ class SoftmaxProblem:
         self, kernels: ModuleType, weights: Sequence[Tensor], biases: Sequence[Tensor]
     ) -> list[Tensor]:
         """Losses (probes,), gradients (probes, C, r) and (probes, C) of all rows: by the native kernel."""
-        weight, bias = (
-            torch.stack(list(parts)).float().contiguous() for parts in (weights, biases)
-        )
+        shape = len(weights), self.num_classes
+        weight, bias = _joined(weights).view(*shape, -1), _joined(biases).view(shape)
         sums: list[Tensor] = []
         for start, rows in self._read(self.num_rows):
             found = kernels.softmax_regression(
