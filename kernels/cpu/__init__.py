@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _native
+from . import _native, stored_entries
 
 _DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 _COMBINATIONS = {"sum": 0, "mean": 1, "max": 2}
@@ -36,6 +36,11 @@ FAILURE_METRICS = {
 targets = _native.targets
 current_target = _native.current_target
 use_target = _native.use_target
+
+StoredRows = stored_entries.StoredRows
+score_entries = stored_entries.score_entries
+count_entries = stored_entries.count_entries
+fill_levels = stored_entries.fill_levels
 
 
 def _accumulator(h: Tensor) -> torch.dtype:

@@ -380,6 +380,7 @@ NB_MODULE(_native, m) {
   m.def("loss_partial", &loss_partial, Unlocked());
   m.def("loss_backward", &loss_backward, Unlocked());
   bind_evaluation(m);
+  bind_stored_entries(m);
   m.def("targets", &targets, "Instruction sets that can run here, best first.");
   m.def("current_target", &current, "The instruction set in use.");
   m.def("use_target", &use_target, "Choose the instruction set; the best is the default.");

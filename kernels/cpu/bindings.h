@@ -16,5 +16,7 @@ T* at(Address address) {
 
 // The kernels that work on samples' labels rather than on representations alone.
 void bind_evaluation(nanobind::module_& m);
+// Those that work on the entries of a finished run.
+void bind_stored_entries(nanobind::module_& m);
 
 }  // namespace qscore

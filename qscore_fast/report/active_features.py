@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from qscore_fast.features import DiscriminativeFeatures
-from qscore_fast.scoring.part import STATS, Part
+from qscore_fast.scoring.part import STATS
 from qscore_fast.scoring.store import Store
 
 COLUMNS = ("status", *STATS, "feature", "value")
@@ -44,7 +44,7 @@ def active_features(
     mask = features.mask.cpu().numpy()
     found: dict[int, list[tuple[int, float]]] = {}
     for unit, wanted in index.by_unit(rows).items():
-        part = Part.read(store.part_path(unit), store.record.asked["activation_eps"], COLUMNS)
+        part = store.part(unit, COLUMNS)
         ends = np.cumsum(part.lengths)
         chosen = (part.z > features.eps) & mask[part.feature]
         for row in wanted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from qscore_fast.features import (
 )
 from qscore_fast.scoring.part import Part
 from qscore_fast.scoring.store import Store
+from qscore_fast.scoring.stored_entries import counts_above, filled_levels
 
 EMPTY_LIMIT = 0.01
 DEFAULT_EPS = 4.0
@@ -94,44 +94,6 @@ def empty_notes(features: DiscriminativeFeatures) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Levels:
-    """How many of the ascending ``thresholds`` lie strictly below a z, for many z at once.
-
-    The thresholds are looked up by the cell of a fine grid that z is in; what the cell leaves open is settled
-    by comparison, so that the answer is that of a binary search.
-    """
-
-    thresholds: np.ndarray
-
-    CELLS_PER_UNIT = 16
-
-    def of(self, z: np.ndarray) -> np.ndarray:
-        """(n,) uint8, for z (n,) float64, 0 or above."""
-        cells = np.minimum(z * self.CELLS_PER_UNIT, len(self._at_least) - 1).astype(np.uint16)
-        levels = self._at_least[cells]
-        for _ in range(self._most_in_a_cell):
-            levels += z > self._next[levels]
-        return levels
-
-    @cached_property
-    def _at_least(self) -> np.ndarray:
-        """(cells,) uint8: for each cell how many thresholds lie below all of it."""
-        edges = np.arange(math.ceil(self.thresholds[-1] * self.CELLS_PER_UNIT) + 2)
-        return np.searchsorted(self.thresholds, edges / self.CELLS_PER_UNIT, side="left").astype(
-            np.uint8
-        )
-
-    @cached_property
-    def _most_in_a_cell(self) -> int:
-        return int(np.diff(self._at_least.astype(np.int64), append=len(self.thresholds)).max())
-
-    @cached_property
-    def _next(self) -> np.ndarray:
-        """The lowest threshold that a level does not count; there is none for the last."""
-        return np.append(self.thresholds, np.inf)
-
-
 ENTRIES = ("status", "std", "l2", "feature", "value")
 
 
@@ -141,25 +103,16 @@ def activation_counts(
     """(thresholds, r) int64: how many samples have z > threshold, strictly, in each feature; and the
     number of samples.
     """
-    levels = Levels(thresholds)
-    # Row k: entries with exactly k of the thresholds below their z.
-    histogram = np.zeros((len(thresholds) + 1, num_features), np.int64)
+    counts = np.zeros((len(thresholds), num_features), np.int64)
     num_samples = 0
 
     def count(part: Part) -> tuple[np.ndarray, int]:
-        if len(thresholds) == 1:  # the entries below it need no place
-            active = np.bincount(part.feature[part.z > thresholds[0]], minlength=num_features)
-            return np.stack([np.zeros_like(active), active]), part.num_ok
-        cells = levels.of(part.z).astype(np.int64)
-        cells *= num_features
-        cells += part.feature
-        found = np.bincount(cells, minlength=histogram.size)
-        return found.reshape(histogram.shape), part.num_ok
+        return counts_above(part, thresholds, num_features), part.num_ok
 
     for found, rows in store.map_parts(count, ENTRIES):
-        histogram += found
+        counts += found
         num_samples += rows
-    return histogram[::-1].cumsum(axis=0)[-2::-1].copy(), num_samples
+    return counts, num_samples
 
 
 def eps_grid(activation_eps: float) -> list[float]:
@@ -220,17 +173,9 @@ def empty_shares(store: Store, thresholds: np.ndarray, masks: np.ndarray) -> np.
     Args:
         masks: (thresholds, r) bool, D at each threshold; at most 64 of them.
     """
-    levels = Levels(thresholds)
-    # Bit k of a word stands for threshold k: whether the feature is in D there, whether it is below z.
-    bits = np.uint64(1) << np.arange(len(thresholds), dtype=np.uint64)
-    in_mask = (masks * bits[:, None]).sum(axis=0, dtype=np.uint64)
-    below = np.append(np.uint64(0), np.cumsum(bits))
 
     def count(part: Part) -> tuple[np.ndarray, int]:
-        words = in_mask[part.feature]
-        words &= below[levels.of(part.z)]
-        words = part.per_row(np.bitwise_or, words, np.uint64)
-        return np.array([np.count_nonzero(words & bit) for bit in bits]), part.num_ok
+        return filled_levels(part, thresholds, masks), part.num_ok
 
     num_filled = np.zeros(len(thresholds), np.int64)
     num_samples = 0

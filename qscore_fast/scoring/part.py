@@ -125,7 +125,13 @@ class Part:
     activation_eps: float
 
     @classmethod
-    def read(cls, path: Path, activation_eps: float, columns: Sequence[str] | None = None) -> Part:
+    def read(
+        cls,
+        path: Path,
+        activation_eps: float,
+        num_features: int,
+        columns: Sequence[str] | None = None,
+    ) -> Part:
         """Read and verify a part, or some of its columns, status among them.
 
         Raises:
@@ -135,7 +141,9 @@ class Part:
             # Not read_table: that reads through a dataset, which knows no checksums.
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 # Parts are read side by side; threads for the columns as well would be in the way.
-                return cls(file.read(columns and list(columns), use_threads=False), activation_eps)
+                table = file.read(columns and list(columns), use_threads=False)
+            part = cls(table, activation_eps)
+            part._check_entries(num_features)
         except (OSError, pa.ArrowException) as error:
             reason = str(error).split("\n")[0]
             if not is_damage(error):
@@ -144,6 +152,22 @@ class Part:
                 f"{path} is damaged ({reason}): delete it and run the same qscore score again, "
                 "which redoes this part alone"
             ) from error
+        return part
+
+    def _check_entries(self, num_features: int) -> None:
+        """ArrowInvalid where the native kernels, which trust the entries, would read beyond an array."""
+        expected = part_schema(num_features)
+        for name in self.table.column_names:
+            if self.table.schema.field(name).type != expected.field(name).type:
+                raise pa.ArrowInvalid(f"its column {name} is {self.table.schema.field(name).type}")
+        if not {"feature", "value"} <= {*self.table.column_names}:
+            return
+        lengths = [pc.list_value_length(self.table[n]).drop_null() for n in ("feature", "value")]
+        if len(lengths[0]) != self.num_ok or not lengths[0].equals(lengths[1]):
+            raise pa.ArrowInvalid("its lists of features and values do not fit together")
+        largest = int(self.feature.max(initial=0))
+        if largest >= num_features:
+            raise pa.ArrowInvalid(f"it names feature {largest} of {num_features}, counted from 0")
 
     @cached_property
     def _is_ok(self) -> pa.ChunkedArray:
@@ -187,14 +211,22 @@ class Part:
         return np.abs(self.value)
 
     @cached_property
+    def scale(self) -> np.ndarray:
+        """(OK rows,) float64: ||h_i|| / sigma_i, which makes a distance a z."""
+        l2, std = (self.stat(name).astype(np.float64) for name in ("l2", "std"))
+        return np.divide(l2, std, out=np.zeros_like(l2), where=std > 0)  # else: no entries
+
+    @property
+    def least_z(self) -> float:
+        """Stored means active at ``activation_eps``, whatever the rounding of value says."""
+        return float(np.nextafter(self.activation_eps, np.inf))
+
+    @cached_property
     def z(self) -> np.ndarray:
         """(nnz,) float64: the entries' |h_ij - mu_i| / sigma_i, all above ``activation_eps``."""
-        l2, std = (self.stat(name).astype(np.float64) for name in ("l2", "std"))
-        scale = np.divide(l2, std, out=np.zeros_like(l2), where=std > 0)  # else: no entries
-        z = np.repeat(scale, self.lengths)
+        z = np.repeat(self.scale, self.lengths)
         z *= self.distance
-        # Stored means active at activation_eps, whatever the rounding of value says.
-        return np.maximum(z, np.nextafter(self.activation_eps, np.inf), out=z)
+        return np.maximum(z, self.least_z, out=z)
 
     def per_row(self, combine: np.ufunc, entries: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
         """(OK rows,): each row's entries combined, 0 for a row without entries."""

@@ -20,6 +20,7 @@ from qscore_fast.scoring.atomic import replacing
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.record import library_versions
 from qscore_fast.scoring.store import Store
+from qscore_fast.scoring.stored_entries import row_scores
 
 if TYPE_CHECKING:
     from qscore_fast.scoring.unit_rows import Failure
@@ -50,26 +51,15 @@ def features_hash(features: DiscriminativeFeatures) -> str:
 
 
 def scores_of_part(part: Part, mask: np.ndarray, eps: float) -> pa.Table:
-    """The scores of a part's OK rows.
-
-    Q is the mean of the distances in L (z > eps, strictly) and D, and 0 where there are none.
-
-    Args:
-        mask: D, bool (r,).
-        eps: at least the part's activation_eps.
-    """
-    highly_active = part.z > eps
-    active = mask[part.feature]
-    active &= highly_active
-    num_active = part.per_row(np.add, active, np.int32)
-    total = part.per_row(np.add, part.distance * active, np.float64)
+    """The scores of a part's OK rows; see ``row_scores``."""
+    q, num_active, num_highly_active = row_scores(part, mask, eps)
     return pa.Table.from_arrays(
         [
             part.column("sample_id"),
             part.column("label"),
-            pa.array((total / np.maximum(num_active, 1)).astype(np.float32)),
+            pa.array(q),
             pa.array(num_active),
-            pa.array(part.per_row(np.add, highly_active, np.int32)),
+            pa.array(num_highly_active),
             *(part.column(name) for name in STATS),
         ],
         schema=SCORES,

@@ -211,6 +211,20 @@ class Store:
             metadata = {KEY: self.record.key.encode(), CONTENT: content.encode()}
             write_table(rows.table(schema), temporary, metadata)
 
+    def part(self, index: int, columns: Sequence[str] | None = None) -> Part:
+        """A unit's part, or some of its columns, status among them.
+
+        Raises:
+            DamagedPartError: it is missing or damaged. StoreError: it cannot be read now.
+        """
+        asked = self.record.asked
+        return Part.read(
+            self.part_path(index),
+            asked["activation_eps"],
+            asked["encoder"]["num_features"],
+            columns,
+        )
+
     def map_parts(
         self, function: Callable[[Part], T], columns: Sequence[str] | None = None
     ) -> Iterator[T]:
@@ -221,7 +235,7 @@ class Store:
         """
 
         def result_of(index: int) -> T:
-            return function(self._read(index, columns))
+            return function(self.part(index, columns))
 
         return self.each_unit(result_of)
 
@@ -248,7 +262,7 @@ class Store:
             if not self._locks.acquire(index):  # somebody makes it again
                 return
             try:
-                self._read(index)
+                self.part(index)
                 if self.record.asked["embeddings"] != "none":
                     self.embeddings_of(index)
             except DamagedPartError:
@@ -329,9 +343,6 @@ class Store:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
-
-    def _read(self, index: int, columns: Sequence[str] | None = None) -> Part:
-        return Part.read(self.part_path(index), self.record.asked["activation_eps"], columns)
 
     def is_whole(self, index: int) -> bool:
         """Whether the part is there with all that belongs to it; a damaged one counts as missing."""

@@ -12,9 +12,19 @@ from coverage_pause import coverage_paused
 try:
     from qscore_fast.kernels import cpu as native
 
-    BACKENDS = ("triton", *(f"native-{target}" for target in native.targets()))
+    TARGETS = tuple(native.targets())
 except ImportError:  # a source tree on a GPU machine; elsewhere test_backends fails
-    BACKENDS = ("triton",)
+    TARGETS = ()
+BACKENDS = ("triton", *(f"native-{target}" for target in TARGETS))
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of this processor, in use for a test."""
+    before = native.current_target()
+    native.use_target(request.param)
+    yield request.param
+    native.use_target(before)
 
 
 @pytest.fixture(params=BACKENDS)

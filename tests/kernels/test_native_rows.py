@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -17,12 +15,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 STREAMED_BYTES = 16 << 20
 
 
-@pytest.fixture(autouse=True, params=cpu.targets())
-def target(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = cpu.current_target()
-    cpu.use_target(request.param)
-    yield request.param
-    cpu.use_target(before)
+pytestmark = pytest.mark.usefixtures("target")
 
 
 def rows(n: int, r: int, dtype: torch.dtype) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import mmap
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from forbidden_page import before_a_forbidden_page
 from kernel_checks import assert_within_budget
 from poison import poison_allocations
 from torch import Tensor
@@ -194,21 +193,12 @@ def test_nothing_beyond_the_maps_is_read(backend: str) -> None:
     """The maps end where the memory of the process does: reading further would kill it."""
     if backend == "triton":
         pytest.skip("the interpreter reads what is masked")
-    page = mmap.PAGESIZE
-    libc = ctypes.CDLL(None, use_errno=True)
     for positions, dtype in itertools.product((1, 2, 3, 15, 17, 33, 49), DTYPES):
         for channels_last in (False, True):
-            numel = 2 * 5 * positions
-            size = numel * dtype.itemsize
-            memory = mmap.mmap(-1, (-(-size // page) + 1) * page)
-            address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-            last = address + len(memory) - page
-            assert libc.mprotect(ctypes.c_void_p(last), page, 0) == 0
-            offset = len(memory) - page - size
-            whole = torch.frombuffer(memory, dtype=dtype, count=numel, offset=offset)
-            maps = whole.view(2, positions, 5).mT if channels_last else whole.view(2, 5, positions)
-            kernels.score_maps(maps, None, EPS, False, "sum", False)
-            assert libc.mprotect(ctypes.c_void_p(last), page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+            with before_a_forbidden_page(2 * 5 * positions, dtype) as whole:
+                shape = (2, positions, 5) if channels_last else (2, 5, positions)
+                maps = whole.view(shape).mT if channels_last else whole.view(shape)
+                kernels.score_maps(maps, None, EPS, False, "sum", False)
 
 
 def test_triton_refuses_what_it_cannot_read(backend: str, device: torch.device) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 from collections.abc import Iterator
 
 import pytest
 import torch
+from forbidden_page import before_a_forbidden_page
 from qscore_fast.kernels import cpu
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("target")
 
-@pytest.fixture(autouse=True, params=cpu.targets())
-def target(request: pytest.FixtureRequest) -> Iterator[str]:
-    before, threads = cpu.current_target(), torch.get_num_threads()
-    cpu.use_target(request.param)
-    yield request.param
-    cpu.use_target(before)
-    torch.set_num_threads(threads)
+
+@pytest.fixture
+def as_many_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def problem(n: int, r: int, classes: int, probes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,6 +63,7 @@ def test_every_number_of_classes(probes: int) -> None:
         check(*problem(31, 37, classes, probes), about=f"{classes} classes")
 
 
+@pytest.mark.usefixtures("as_many_threads")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_many_rows_by_any_number_of_threads(threads: int) -> None:
     torch.set_num_threads(threads)
@@ -87,20 +87,12 @@ def test_what_lies_between_the_rows_is_not_read() -> None:
 
 def test_nothing_beyond_the_last_row_is_read() -> None:
     """The page behind the rows may not be read."""
-    page, libc = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True)
-    memory = mmap.mmap(-1, 9 * page)
-    whole = torch.frombuffer(memory, dtype=torch.float32)
-    last = whole.data_ptr() + 8 * page
-    assert libc.mprotect(ctypes.c_void_p(last), page, 0) == 0
-    try:
-        for r in (1, 7, 37, 100):
-            x, *others = problem(11, r, 5, 1)
-            end = 8 * page // 4
-            at_the_end = whole[end - 11 * r : end].view(11, r)
+    for r in (1, 7, 37, 100):
+        x, *others = problem(11, r, 5, 1)
+        with before_a_forbidden_page(11 * r) as whole:
+            at_the_end = whole.view(11, r)
             at_the_end.copy_(x)
             check(at_the_end, *others)
-    finally:
-        libc.mprotect(ctypes.c_void_p(last), page, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def test_logits_far_apart() -> None:

@@ -1,4 +1,4 @@
-"""``ScoreRun.lowest`` against a sort of the whole table, and the levels of z against NumPy's search."""
+"""``ScoreRun.lowest`` against a sort of the whole table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qscore_fast.errors import StoreError
-from qscore_fast.scoring.discovery import Levels, eps_grid
 from qscore_fast.scoring.scores_table import SCORES, lowest_scores
 
 
@@ -39,18 +38,3 @@ def test_lowest_of_a_damaged_table_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(StoreError, match="damaged"):
         lowest_scores(path, 3)
-
-
-@given(
-    st.lists(st.floats(0, 300), max_size=50),
-    st.lists(st.floats(0, 50), min_size=1, max_size=5),
-    st.sampled_from([0.0, 1.95, 2.0, 3.0]),
-)
-def test_levels_are_those_of_a_binary_search(
-    z: list[float], more: list[float], activation_eps: float
-) -> None:
-    thresholds = np.unique(np.array([*eps_grid(activation_eps), *more]))
-    at_edges = [edge for t in thresholds for edge in (t, np.nextafter(t, 0), np.nextafter(t, 99))]
-    values = np.array([*z, *at_edges])
-    expected = np.searchsorted(thresholds, values, side="left")
-    assert Levels(thresholds).of(values).tolist() == expected.tolist()
