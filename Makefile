@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --progress-bar off --no-compile
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cc kernels/cpu/*.h)
 
-.PHONY: demo test ready browser bench gpu lint clean packages native
+.PHONY: demo test ready browser bench gpu lint clean tools packages native
 
 demo: $(STAMP)
 	$(BIN)/qscore demo
@@ -47,8 +47,16 @@ $(STAMP): $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit("qscore-fast needs Python 3.11 or newer, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
+	$(MAKE) --no-print-directory tools
 	$(MAKE) --no-print-directory packages native
 	touch $@
+
+# What the native kernels are built with. pip would take it anew into a folder of each build's own, and so compile
+# every source again.
+tools:
+	$(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["build"], sep="\n")' \
+	  | $(PIP) --requirement /dev/stdin
 
 # The one waits for a mirror and a disk, the other for a compiler. Bytecode is left to the first import: most of it
 # is of modules that nothing here imports.
@@ -56,4 +64,4 @@ packages:
 	$(PIP) --only-deps ".[dev]"
 
 native:
-	$(PIP) --no-deps --editable .
+	$(PIP) --no-deps --no-build-isolation --editable .

@@ -17,6 +17,10 @@ from coverage_pause import coverage_paused
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Coverage watches the workers of make test, not what tests start: that would take a quarter longer.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 import qscore_fast as qf
 
 # In a source tree without an installation, kernels/ lies beside the package.

@@ -56,15 +56,15 @@ class Levels {
 };
 
 template <class Feature>
-void score(const StoredRows& a, const Feature* feature, const uint8_t* mask, double eps, float* q,
+void score(const StoredRows& a, const Feature* feature, const uint8_t* mask /* 0 or 1 */, double eps, float* q,
            int32_t* num_active, int32_t* num_highly_active) {
   double total = 0;
   int32_t active = 0, highly_active = 0;
   const auto visit = [&](int64_t, int64_t entry, double distance, double z) {
-    const bool above = z > eps, counts = above & (mask[feature[entry]] != 0);
+    const int32_t above = z > eps, counts = above & mask[feature[entry]];  // no branch: half of them would miss
     highly_active += above;
     active += counts;
-    total += counts ? distance : 0.0;
+    total += distance * counts;
   };
   for_entries(a, visit, [&](int64_t row) {
     q[row] = active ? static_cast<float>(total / active) : 0.0f;

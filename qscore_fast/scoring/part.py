@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class DamagedPartError(StoreError):
     """A part is missing, or its content is not what was written: it must be made again."""
 
 
+@cache
 def part_schema(num_features: int) -> pa.Schema:
     """The columns of a part. The lists hold the entries of L at ``activation_eps``, ascending."""
     index = pa.uint16() if num_features <= 2**16 else pa.uint32()
