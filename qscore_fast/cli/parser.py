@@ -302,7 +302,7 @@ def _add_discovery(parser: ArgumentParser) -> None:
         type=float | Literal["auto"] | None,
         help="a feature is active above mean + eps standard deviations of its sample; auto: the "
         "largest eps up to 4, in steps of 0.1, that leaves at most 1 percent of the samples without an "
-        "active discriminative feature (default: 4, or that of --features)",
+        "active discriminative feature (default: 4, or that of --features, which it must not contradict)",
     )
     parser.add_argument(
         "--lower",

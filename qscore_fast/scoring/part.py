@@ -144,7 +144,7 @@ class Part:
                 # Parts are read side by side; threads for the columns as well would be in the way.
                 table = file.read(columns and list(columns), use_threads=False)
             part = cls(table, activation_eps)
-            part._check_entries(num_features)
+            part._check_columns(num_features, columns)
         except (OSError, pa.ArrowException) as error:
             reason = str(error).split("\n")[0]
             if not is_damage(error):
@@ -155,16 +155,22 @@ class Part:
             ) from error
         return part
 
-    def _check_entries(self, num_features: int) -> None:
-        """ArrowInvalid where the native kernels, which trust the entries, would read beyond an array."""
+    def _check_columns(self, num_features: int, columns: Sequence[str] | None) -> None:
+        """ArrowInvalid where columns are missing or of other types, or where the native kernels, which trust
+        the entries, would read beyond an array.
+        """
         expected = part_schema(num_features)
-        for name in self.table.column_names:
-            if self.table.schema.field(name).type != expected.field(name).type:
-                raise pa.ArrowInvalid(f"its column {name} is {self.table.schema.field(name).type}")
+        for name in columns or expected.names:
+            if name not in self.table.column_names:
+                raise pa.ArrowInvalid(f"it has no column {name}")
+            found = self.table.schema.field(name).type
+            if found != expected.field(name).type:
+                raise pa.ArrowInvalid(f"its column {name} is {found}")
         if not {"feature", "value"} <= {*self.table.column_names}:
             return
-        lengths = [pc.list_value_length(self.table[n]).drop_null() for n in ("feature", "value")]
-        if len(lengths[0]) != self.num_ok or not lengths[0].equals(lengths[1]):
+        feature, value = (self.table[name] for name in ("feature", "value"))
+        fit = pc.list_value_length(feature).equals(pc.list_value_length(value))
+        if not fit or not pc.is_valid(feature).equals(self._is_ok):
             raise pa.ArrowInvalid("its lists of features and values do not fit together")
         largest = int(self.feature.max(initial=0))
         if largest >= num_features:

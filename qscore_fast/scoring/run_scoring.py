@@ -272,7 +272,8 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int] | None:
 
 def _made_again(store: Store, damaged: Sequence[int]) -> str:
     more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
-    return f"{store.part_path(damaged[0])}{more} turned out damaged, and is made again: look at the disk"
+    name = store.part_path(damaged[0], "")  # its rows, or its embeddings
+    return f"{name}{more} turned out damaged, and is made again: look at the disk"
 
 
 def _check_all_errors(store: Store, limit: float) -> None:

@@ -229,7 +229,7 @@ def test_a_flipped_byte_is_named_and_the_part_done_again(
     assert "delete it" in read_only.stderr
     (complete / "scores.parquet").unlink()
     run = _goes_on(server, source, checkpoint, complete, alone, "--json")
-    assert f"warning: {path} turned out damaged, and is made again" in run.stderr
+    assert f"warning: {path.with_suffix('')} turned out damaged, and is made again" in run.stderr
     assert '"parts_done": 1,' in run.stdout
 
 

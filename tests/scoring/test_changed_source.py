@@ -73,8 +73,9 @@ def test_a_list_a_table_and_a_subset(tmp_path: Path, folder: Path, encoder: Enco
 
     source = open_source(folder)
     run_it(Subset(source, limit=5), encoder, tmp_path / "3")
-    assert "1 changed; first changed: the choice of samples: give" in refusal(
-        Subset(source, limit=6), encoder, tmp_path / "3"
+    assert (
+        "first changed: the choice of samples (--classes, --limit, --sample) or their labels"
+        in refusal(Subset(source, limit=6), encoder, tmp_path / "3")
     )
 
 

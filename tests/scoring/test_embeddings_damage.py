@@ -72,7 +72,7 @@ def test_scoring_makes_the_part_again_before_it_writes_results(
     # The same results are there already, so that no part is read.
     assert run_with(kind, images, checkpoint, run.path).session.parts_done == 0
     (run.path / "scores.parquet").unlink()
-    with pytest.warns(RuntimeWarning, match=r"part-000001.parquet turned out damaged"):
+    with pytest.warns(RuntimeWarning, match=r"part-000001 turned out damaged"):
         again = run_with(kind, images, checkpoint, run.path)
     assert again.session.parts_done == 1
     assert embeddings_file(run.path, kind).read_bytes() == whole

@@ -187,7 +187,7 @@ def test_parts_that_are_damaged_inside_are_done_again_by_the_same_command(
         flip_a_byte(out / "parts" / f"part-{index:06d}.parquet", 2)
     with pytest.raises(StoreError, match=r"part-00000[12].parquet is damaged .* delete it"):
         rescore(out, eps=3.0)
-    with pytest.warns(RuntimeWarning, match=r"part-000001.parquet and 1 more turned out damaged"):
+    with pytest.warns(RuntimeWarning, match=r"part-000001 and 1 more turned out damaged"):
         run = run_it(folder, encoder, out, eps=3.0, **settings)
     assert run.session is not None
     assert (run.session.parts_done, run.session.images_done) == (2, 16)

@@ -153,6 +153,15 @@ INDICES, VALUES = (part_schema(7).field(name).type for name in ("feature", "valu
             lambda t: lists_with(t, "value", lambda v: v.__setitem__(0, None), VALUES),
             "do not fit together",
         ),
+        (lambda t: t.drop_columns(["status"]), "has no column status"),
+        (lambda t: t.drop_columns(["value"]), "has no column value"),
+        (
+            # As many lists as scored images, but not theirs.
+            lambda t: t.set_column(
+                t.schema.get_field_index("status"), "status", pa.array([NON_FINITE, OK, OK])
+            ),
+            "do not fit together",
+        ),
         (
             lambda t: lists_with(t, "value", lambda v: None, pa.list_(pa.float16())),
             "column value is list<element: halffloat>",
@@ -167,7 +176,7 @@ def test_entries_that_cannot_be_are_a_damaged_part(
     tmp_path: Path, change: Callable[[pa.Table], pa.Table], reason: str
 ) -> None:
     """Whatever the checksums of its pages say: the kernels trust what is read."""
-    table = part_of([[(0, 0.5)], [(1, 0.5), (6, 0.4)]], 0.1, 7).table
+    table = part_of([[(0, 0.5)], [(1, 0.5), (6, 0.4)], None], 0.1, 7).table
     path = tmp_path / "part-000000.parquet"
     pq.write_table(table, path)
     assert Part.read(path, KEPT, 7).num_ok == 2

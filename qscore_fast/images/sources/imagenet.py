@@ -127,8 +127,8 @@ class ImageNetKaggleSource(_LabelledFolder):
     has no labels.
 
     Args:
-        root: the folder that holds ILSVRC, or ILSVRC itself, or a URL of either; LOC_val_solution.csv is
-            looked for in both.
+        root: the folder that holds ILSVRC, or ILSVRC itself, or Data/CLS-LOC in it, or a URL of one of them;
+            LOC_val_solution.csv is looked for in the first two.
         split: "train", "val" or "test".
 
     Raises:
@@ -164,14 +164,23 @@ _INNER = ("Data", "CLS-LOC")
 
 
 def kaggle_base(place: str) -> str | None:
-    """The folder or URL that holds Data/CLS-LOC: the place itself, or ILSVRC in it; None: neither does.
+    """The folder or URL that holds Data/CLS-LOC: the place itself, ILSVRC in it, or where the place is that
+    folder, the one above; None: none of them.
 
     Raises:
         SourceError: a store does not say.
         MissingExtraError: the URL's driver is not installed.
     """
-    bases = (os.path.join(place, "ILSVRC"), place)
+    bases = [os.path.join(place, "ILSVRC"), place]
+    if is_kaggle_inner(place):
+        bases.append(_above(_above(place)))
     return next((base for base in bases if is_folder(os.path.join(base, *_INNER))), None)
+
+
+def is_kaggle_inner(place: str) -> bool:
+    """Whether a path or URL ends in Data/CLS-LOC."""
+    parts = place.rstrip("/").split("/") if is_url(place) else os.path.abspath(place).split(os.sep)
+    return tuple(parts[-2:]) == _INNER
 
 
 def _above(place: str) -> str:

@@ -16,6 +16,7 @@ MAX_BYTES = 16 * 2**20
 """A longer listing, compressed, is kept as the hash, the first and the last name of each block alone."""
 
 _CHUNK = 4096
+_CHOICE = b"the choice of samples (--classes, --limit, --sample) or their labels"
 _CHUNKS_A_BLOCK = 16
 _NAME_BYTES = 200
 _MAX_TEXT = 2**31
@@ -38,7 +39,7 @@ def listed_hash(lines: Iterable[tuple[str, int]]) -> ListedHash:
     """SHA-256 (hex) over names and sizes in bytes (-1 where unknown), in order, with the listing.
 
     A name that is itself a :class:`ListedHash` is listed by what it stands for, and what is beside it as the
-    choice of samples.
+    choice of samples or their labels.
     """
     digest, recorder = hashlib.sha256(), _Recorder()
     rest = iter(lines)
@@ -50,7 +51,7 @@ def listed_hash(lines: Iterable[tuple[str, int]]) -> ListedHash:
                 if isinstance(name, ListedHash) and (inner := _Listing.read(name.listing)).is_full:
                     recorder.add([b"%s\n" % each for each in inner.lines()])
                 else:
-                    recorder.add([b"the choice of samples\0" + line])
+                    recorder.add([_CHOICE + b"\0" + line])
         else:
             recorder.add(encoded)
     found = ListedHash(digest.hexdigest())

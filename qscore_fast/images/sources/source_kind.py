@@ -29,6 +29,7 @@ _LISTS = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson")
 _IMAGES = tuple(extension.decode() for extension in EXTENSIONS)
 _INNER_TAR = re.compile(rb"n\d{8}\.tar")
 _FLAT_IMAGE = re.compile(rb"ILSVRC2012_(val|test)_\d{8}\.JPEG")
+_ORIGINAL_TAR = re.compile(r"(?:^|/)ILSVRC2012_img_\w+\.tar$")
 _PARQUET_TRIED = 8
 
 
@@ -55,7 +56,8 @@ def kind_of(name: str, has_ground_truth: bool = False) -> Told:
         has_ground_truth: whether labels of ImageNet's validation images were given.
 
     Raises:
-        SourceError: a folder holds images and tars or Parquet files; a URL cannot be listed.
+        SourceError: a folder holds images and tars or Parquet files, or original tars of ImageNet; a URL
+            cannot be listed.
         MissingExtraError: the URL's driver is not installed.
     """
     last = name.lower().rstrip("/").rpartition("/")[2]
@@ -139,7 +141,7 @@ def _local_entries(folder: str) -> tuple[list[str], list[str]]:
 
 def _kind_of_url(url: str, has_ground_truth: bool) -> Told:
     from qscore_fast.images.sources.file_systems import filesystem_of
-    from qscore_fast.images.sources.imagenet import kaggle_base
+    from qscore_fast.images.sources.imagenet import is_kaggle_inner, kaggle_base
     from qscore_fast.images.sources.remote import top_level
 
     if _is_pattern(url):
@@ -152,7 +154,8 @@ def _kind_of_url(url: str, has_ground_truth: bool) -> Told:
     filesystem, root = filesystem_of(url)
     top = top_level(url)
     names = {entry["name"].rstrip("/").rpartition("/")[2] for entry in top}
-    if names & {"ILSVRC", "Data"} and kaggle_base(url) is not None:
+    of_kaggle = names & {"ILSVRC", "Data"} or is_kaggle_inner(url)
+    if of_kaggle and kaggle_base(url) is not None:
         return Told("imagenet-kaggle")
     if names & set(_SAVED):
         return Told("hf_dataset")
@@ -180,6 +183,11 @@ def _kind_of_folder(
         return of_images
     tars = [file for file in packed if file.lower().endswith(SHARD_EXTENSIONS)]
     tables = [file for file in packed if file not in tars]
+    if original := next((tar for tar in tars if _ORIGINAL_TAR.search(tar)), None):
+        raise SourceError(
+            f"{root} holds an original tar of ImageNet: give the tar itself ({original}), or the kind of "
+            "source (--source-kind)"
+        )
     with_images = next((t for t in tables[:_PARQUET_TRIED] if holds_images(t, False)), None)
     image = next(_images(files, folders, entries), None)
     found: dict[SourceKind, str] = {}

@@ -198,6 +198,9 @@ def test_kaggle(kaggle: Path) -> None:
     val = kaggle / "ILSVRC" / "Data" / "CLS-LOC" / "val"
     check(ImageNetKaggleSource(kaggle), val)
     check(ImageNetKaggleSource(kaggle / "ILSVRC"), val)
+    check(ImageNetKaggleSource(val.parent), val)
+    told = open_source(val.parent)  # and not as a folder of the classes "train" and "val"
+    assert told.kind == "imagenet-kaggle" and told.num_samples == 5
     train = samples(ImageNetKaggleSource(kaggle, "train"))
     assert [(s.sample_id, s.label) for s in train] == [
         (f"{wnid}/{wnid}_{n}.JPEG", wnid) for wnid in sorted(WNIDS) for n in (10, 7)
@@ -226,6 +229,8 @@ def test_the_same_at_a_url(kaggle: Path, kit: Path, layout: str) -> None:
         local, remote = (
             open_source(base, split=split) for base in (kaggle, "memory://imagenet/ILSVRC")
         )
+        inner = open_source("memory://imagenet/ILSVRC/Data/CLS-LOC", split=split)
+        assert inner.manifest_hash == remote.manifest_hash
     assert remote.kind == local.kind and remote.has_labels
     here, there = samples(local), samples(pickle.loads(pickle.dumps(remote)))
     assert [(s.sample_id, s.label) for s in here] == [(s.sample_id, s.label) for s in there]

@@ -63,7 +63,7 @@ def test_a_manifest_of_manifests() -> None:
     before = chosen(NAMES, 5)
     assert before == kept(plain)
     assert describe_change(before.listing, chosen(NAMES, 6).listing) == (
-        "1 changed; first changed: the choice of samples"
+        "1 changed; first changed: the choice of samples (--classes, --limit, --sample) or their labels"
     )
     assert describe_change(before.listing, chosen(NAMES[1:], 5).listing) == (
         "1 gone; first gone: 00000.jpg"

@@ -115,6 +115,18 @@ def test_names_that_have_braces_themselves(tmp_path: Path) -> None:
         assert ids(open_source(tmp_path / name)) == ["{a,b}.parquet#0/0"]
 
 
+def test_a_folder_of_original_tars_is_refused(tmp_path: Path) -> None:
+    """The train tar's members are tars, which a WebDataset's reader takes for images without an image."""
+    for name in ("train", "val"):
+        tar(tmp_path / f"ILSVRC2012_img_{name}.tar", "ILSVRC2012_val_00000001.JPEG")
+    for place in (tmp_path, everywhere(tmp_path, "memory")):
+        with pytest.raises(
+            SourceError, match=r"give the tar itself \(.*ILSVRC2012_img_train\.tar\)"
+        ):
+            open_source(place)
+    assert open_source(tmp_path, "webdataset").num_units == 2
+
+
 def test_kinds_that_are_said(tmp_path: Path) -> None:
     images(tmp_path, "1.png")
     assert get_args(SourceKind) == get_args(OptionKind)
