@@ -120,6 +120,7 @@ def evaluate(options: Namespace) -> None:
         columns=options.columns,
         logits=options.logits,
         subset=options.subset,
+        finite_only=options.finite_only,
         settings=RivalSettings(k=options.neighbours, device=options.device),
         metrics=default_metrics(options.coverage, options.risk),
         num_resamples=options.resamples,

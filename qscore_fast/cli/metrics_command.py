@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qscore_fast.cli.new_parser import add_json, new_parser
-from qscore_fast.cli.terminal import print_result
+from qscore_fast.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -59,12 +61,19 @@ docs/measures.md says what each is, which convention is meant and what to beware
     )
     add("--seed", type=int, default=0, help="of the sample and of CLID")
     add("--device", type=str | None, help="where to sum: cpu, cuda (default: cpu)")
+    add(
+        "--out",
+        metavar="FILE",
+        type=str | None,
+        help="write the measures to this file as JSON, too",
+    )
     return add_json(parser)
 
 
 def metrics(options: Namespace) -> None:
     """Print the measures of a run."""
     from qscore_fast.evaluation.measures import measure_run
+    from qscore_fast.scoring.atomic import write_text
 
     report = measure_run(
         options.run,
@@ -74,4 +83,9 @@ def metrics(options: Namespace) -> None:
         seed=options.seed,
         device=options.device,
     )
-    print_result({"run": options.run, **report.to_json()}, report.lines(), options.json)
+    content = {"run": options.run, **report.to_json()}
+    if options.out is not None:
+        write_text(Path(options.out), json.dumps(content, indent=1) + "\n")
+    print_result(content, report.lines(), options.json)
+    if options.out is not None:
+        say(f"written {options.out}")

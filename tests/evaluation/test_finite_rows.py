@@ -172,3 +172,22 @@ def test_runs_of_other_preprocessing_are_refused(runs, otherwise_prepared, tmp_p
     with pytest.raises(SettingsError, match="another preprocess"):
         scores_of_run(runs["test"], reference=otherwise_prepared)
     assert run_pair(runs["train"], runs["test"])[1] is runs["test"]
+
+
+def test_evaluation_leaves_them_out_of_a_file_of_outcomes(
+    runs: dict[str, ScoreRun], tmp_path: Path
+) -> None:
+    """As if the file had named only the others."""
+    bad, kept = runs["bad-test"], np.setdiff1d(np.arange(90), [*BAD])
+    outcomes = pd.DataFrame({"sample_id": ids(bad), "correct": np.arange(90) % 3 > 0})
+    outcomes.to_csv(tmp_path / "all.csv", index=False)
+    outcomes.iloc[kept].to_csv(tmp_path / "finite.csv", index=False)
+    with pytest.raises(SettingsError, match=r"leave such images out \(--finite-only\)"):
+        evaluate_run(bad, tmp_path / "all.csv", num_resamples=20)
+    found = evaluate_run(bad, tmp_path / "all.csv", finite_only=True, num_resamples=20)
+    by_hand = evaluate_run(bad, tmp_path / "finite.csv", subset=True, num_resamples=20)
+    assert found.sample_ids.to_pylist() == [ids(bad)[row] for row in kept]
+    assert {name: score.tolist() for name, score in found.scores.items()} == {
+        name: score.tolist() for name, score in by_hand.scores.items()
+    }
+    assert any("3 of 90 images" in note for note in found.table.notes)

@@ -54,7 +54,7 @@ def test_a_store(run: ScoreRun) -> None:
 
 
 def test_the_command_prints_a_table_or_json(
-    run: ScoreRun, capsys: pytest.CaptureFixture[str]
+    run: ScoreRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = metrics_parser()
     metrics(parser.parse_args([str(run.path)]))
@@ -70,6 +70,12 @@ def test_the_command_prints_a_table_or_json(
     assert content["measures"]["rankme"]["value"] == measure_run(run)["rankme"].value
     assert content["measures"]["uniformity"]["details"]["rows"] == 200
     assert content["run"] == str(run.path)
+    file = tmp_path / "measures.json"
+    metrics(parser.parse_args([str(run.path), "--max-rows", "200", "--out", str(file)]))
+    said = capsys.readouterr()
+    assert "600 representations" in said.out and f"written {file}" in said.err
+    written = json.loads(file.read_text(), parse_constant=pytest.fail)["measures"]
+    assert written == {name: content["measures"][name] for name in NAMES}
 
 
 def test_a_store_without_embeddings_gives_what_its_norms_give(

@@ -23,6 +23,7 @@ from qscore_fast.evaluation.failure.probe_scores import probe_scores
 from qscore_fast.evaluation.failure.rivals import Rival
 from qscore_fast.evaluation.failure.run_scores import RivalSettings, scores_of_run
 from qscore_fast.evaluation.failure.score_evaluation import evaluate
+from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
@@ -82,6 +83,7 @@ def evaluate_run(
     columns: Sequence[str] = (),
     logits: str | os.PathLike[str] | None = None,
     subset: bool = False,
+    finite_only: bool = False,
     settings: RivalSettings | None = None,
     metrics: Sequence[Metric] | None = None,
     num_resamples: int = 10_000,
@@ -100,6 +102,7 @@ def evaluate_run(
         columns: numeric columns of the file to evaluate as scores; higher means more trusted.
         logits: an ``.npy`` file (rows of the file, classes) with a probe's logits, for the bound.
         subset: evaluate the images that both sides have, instead of refusing when one has more.
+        finite_only: leave images with NaN or Inf out, instead of refusing the run.
         settings, metrics, num_resamples, level, seed: see :class:`RivalSettings`, :func:`evaluate`.
 
     Raises:
@@ -124,6 +127,11 @@ def evaluate_run(
     ids, labels = (table[name].combine_chunks() for name in ("sample_id", "label"))
     failed = frozenset(run.errors()["sample_id"].to_pylist())
     scored, rows = outcome.rows_of(ids, labels, failed, subset)
+    if finite_only and not isinstance(correct, FittedProbe):  # whose probe has left them out
+        finite = FiniteRows.of(run, finite_only=True)
+        kept = finite.take(np.arange(len(ids)))
+        scored, rows = (found[np.isin(scored, kept)] for found in (scored, rows))
+        notes += finite.notes
     found = scores_of_run(
         run,
         reference=None if reference is None else _opened(reference),

@@ -156,9 +156,7 @@ def _finite(run: ScoreRun, evaluated: np.ndarray | None) -> np.ndarray:
     if evaluated is not None:
         fine[np.setdiff1d(np.arange(len(fine)), evaluated)] = True
     if not fine.all():
-        raise non_finite(
-            run, fine, "evaluate the others alone (a file of --correct without them, and --subset)"
-        )
+        raise non_finite(run, fine, "leave such images out (--finite-only)")
     return finite
 
 
