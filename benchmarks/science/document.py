@@ -77,7 +77,8 @@ def _claims(chain: dict[str, Any]) -> str:
              "*Open* means that the 95 % interval does not decide. Intervals are paired: both sides are "
              "judged by the same images (purity: by features, each band resampled). Nine shares are nine "
              "comparisons, so tails, variance and PCA are judged by the mean over all shares. Intervals "
-             "cover other test images, not another training."
+             "cover other test images, not another training: what holds here may not hold for another "
+             "encoder (the next section, where one was tried)."
          ), "",
          "| claim | here | because |", "|---|---|---|", *rows]
     )  # fmt: skip
