@@ -191,3 +191,15 @@ def test_evaluation_leaves_them_out_of_a_file_of_outcomes(
         name: score.tolist() for name, score in by_hand.scores.items()
     }
     assert any("3 of 90 images" in note for note in found.table.notes)
+
+
+def test_a_run_without_embeddings_has_nothing_to_leave_out(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    images = save_images(tmp_path / "images", 30)
+    score(images, load_encoder(checkpoint, device="cpu"), tmp_path / "run", eps=3.0)
+    run = ScoreRun(tmp_path / "run")
+    outcomes = pd.DataFrame({"sample_id": ids(run), "correct": np.arange(30) % 3 > 0})
+    outcomes.to_csv(tmp_path / "all.csv", index=False)
+    found = evaluate_run(run, tmp_path / "all.csv", finite_only=True, num_resamples=20)
+    assert found.sample_ids.to_pylist() == ids(run)

@@ -26,6 +26,7 @@ from qscore_fast.evaluation.failure.score_evaluation import evaluate
 from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
+from qscore_fast.scoring.store import Store
 
 # The share of tied zeros that automatic eps would not accept either.
 MANY_ZEROS = 0.01
@@ -127,7 +128,10 @@ def evaluate_run(
     ids, labels = (table[name].combine_chunks() for name in ("sample_id", "label"))
     failed = frozenset(run.errors()["sample_id"].to_pylist())
     scored, rows = outcome.rows_of(ids, labels, failed, subset)
-    if finite_only and not isinstance(correct, FittedProbe):  # whose probe has left them out
+    has_embeddings = Store(run.path).record.asked["embeddings"] != "none"
+    if (
+        finite_only and has_embeddings and not isinstance(correct, FittedProbe)
+    ):  # which left them out
         finite = FiniteRows.of(run, finite_only=True)
         kept = finite.take(np.arange(len(ids)))
         scored, rows = (found[np.isin(scored, kept)] for found in (scored, rows))
