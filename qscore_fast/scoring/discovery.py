@@ -15,7 +15,7 @@ from qscore_fast.features import (
 )
 from qscore_fast.scoring.part import Part
 from qscore_fast.scoring.store import Store
-from qscore_fast.scoring.stored_entries import counts_above, filled_levels
+from qscore_fast.scoring.stored_entries import counts_above, filled_levels, mask_words
 
 EMPTY_LIMIT = 0.01
 DEFAULT_EPS = 4.0
@@ -173,9 +173,10 @@ def empty_shares(store: Store, thresholds: np.ndarray, masks: np.ndarray) -> np.
     Args:
         masks: (thresholds, r) bool, D at each threshold; at most 64 of them.
     """
+    in_masks = mask_words(masks)
 
     def count(part: Part) -> tuple[np.ndarray, int]:
-        return filled_levels(part, thresholds, masks), part.num_ok
+        return filled_levels(part, thresholds, in_masks), part.num_ok
 
     num_filled = np.zeros(len(thresholds), np.int64)
     num_samples = 0

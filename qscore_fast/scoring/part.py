@@ -169,7 +169,7 @@ class Part:
         if not {"feature", "value"} <= {*self.table.column_names}:
             return
         feature, value = (self.table[name] for name in ("feature", "value"))
-        fit = pc.list_value_length(feature).equals(pc.list_value_length(value))
+        fit = self._list_lengths.equals(pc.list_value_length(value))
         if not fit or not pc.is_valid(feature).equals(self._is_ok):
             raise pa.ArrowInvalid("its lists of features and values do not fit together")
         largest = int(self.feature.max(initial=0))
@@ -197,10 +197,14 @@ class Part:
         return self.column(name).to_numpy(zero_copy_only=False)
 
     @cached_property
+    def _list_lengths(self) -> pa.ChunkedArray:
+        """(rows,) int32; null for those that are not OK, whose lists are null."""
+        return pc.list_value_length(self.table["feature"])
+
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(OK rows,) int32: how many entries each has."""
-        # The other rows' lists are null.
-        return pc.list_value_length(self.table["feature"]).drop_null().to_numpy()
+        return self._list_lengths.drop_null().to_numpy()
 
     @cached_property
     def feature(self) -> np.ndarray:

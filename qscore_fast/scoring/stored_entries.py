@@ -51,16 +51,19 @@ def counts_above(part: Part, thresholds: np.ndarray, num_features: int) -> np.nd
     return exactly[:0:-1].cumsum(axis=0)[::-1]
 
 
-def filled_levels(part: Part, thresholds: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def mask_words(masks: np.ndarray) -> np.ndarray:
+    """(r,) uint64 from (thresholds, r) bool, at most 64: bit k says whether the feature is in mask k."""
+    return (masks * _bits(len(masks))[:, None]).sum(axis=0, dtype=np.uint64)
+
+
+def filled_levels(part: Part, thresholds: np.ndarray, in_masks: np.ndarray) -> np.ndarray:
     """(thresholds,) int64: how many OK rows have an entry with z > threshold, strictly, in its mask.
 
     Args:
         thresholds: ascending, float64, at least the part's activation_eps; at most 64.
-        masks: (thresholds, r) bool.
+        in_masks: (r,) uint64, the ``mask_words`` of a mask for each threshold.
     """
-    # Bit k of a word stands for threshold k: whether the feature is in D there, whether it is below z.
-    bits = np.uint64(1) << np.arange(len(thresholds), dtype=np.uint64)
-    in_masks = (masks * bits[:, None]).sum(axis=0, dtype=np.uint64)
+    bits = _bits(len(thresholds))  # of a row's word: whether it has such an entry
     if kernels := native_kernels():
         words = kernels.fill_levels(_stored(kernels, part), thresholds, in_masks)
     else:
@@ -72,6 +75,10 @@ def filled_levels(part: Part, thresholds: np.ndarray, masks: np.ndarray) -> np.n
 
 def _stored(kernels: ModuleType, part: Part) -> Any:
     return kernels.StoredRows(part.lengths, part.feature, part.value, part.scale, part.least_z)
+
+
+def _bits(count: int) -> np.ndarray:
+    return np.uint64(1) << np.arange(count, dtype=np.uint64)
 
 
 def _rows(part: Part) -> np.ndarray:
