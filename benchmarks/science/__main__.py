@@ -6,24 +6,26 @@ import argparse
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from qscore_fast.encoders import load_encoder
+from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import QScoreError, SettingsError
 from qscore_fast.images import Source, open_source
 
 from ..environment import ROOT, describe
 from ..results import RESULTS, write
-from . import fashion_mnist
+from . import fashion_mnist, resnet18
 from .chain import SHARES, run_chain
 from .document import document, stem_of
-from .estimate import estimates, lines
+from .estimate import Estimate, estimates, lines
 from .imagenet import imagenet_sources
-from .listing import listing
+from .listing import Listing, listing
 from .planted_result import planted_results
+from .resnet18 import Rounds
 from .steps import Steps
 
 FIGURES = {
@@ -43,8 +45,19 @@ def main(argv: list[str] | None = None) -> int:
     add("--data", type=Path, default=fashion_mnist.DEFAULT, help="Fashion-MNIST's four files")
     add("--imagenet", type=Path, help="ImageNet-1K instead, in any of its layouts")
     add("--classes", help="of ImageNet, these alone: imagenet100, or a file of wnids")
-    add("--encoder", default="demo", help="a checkpoint, or what load_encoder takes")
-    add("--eps", type=_eps, default=4.0, help="a number, or auto: chosen without labels")
+    add(
+        "--encoder",
+        help="a checkpoint, what load_encoder takes, or resnet18: a ResNet-18 that is trained first, with "
+        "SimCLR on Fashion-MNIST until it is sparse; by default the bundled one, and on a GPU resnet18, too",
+    )
+    add(
+        "--pretraining-epochs",
+        type=int,
+        default=Rounds.first_epochs,
+        help="of resnet18's first round; each round is twice as long as the one before it",
+    )
+    add("--pretraining-rounds", type=int, default=Rounds.most, help="at most")
+    add("--eps", type=_eps, help="a number, or auto: chosen without labels; 4, of resnet18 auto")
     add("--label", help="of this encoder, in the names of results, document and figures")
     add("--resamples", type=int, default=10_000, help="of the bootstrap")
     add("--limit", type=int, help="of Fashion-MNIST, so many images of each split")
@@ -69,59 +82,137 @@ def main(argv: list[str] | None = None) -> int:
     if options.out is None and options.known is None:
         parser.error("give --out, the experiment's folder, or --from, a file of results")
     try:
-        path = run(options) if options.known is None else again(options)
+        paths = run(options) if options.known is None else [again(options)]
     except QScoreError as error:
         say(f"error: {error}")
         return 2
-    say(f"written {path}")
+    for path in paths:
+        say(f"written {path}")
     return 0
 
 
-def run(options: argparse.Namespace) -> Path:
-    """Run the experiment; the path of its results."""
-    encoder = load_encoder(options.encoder, device=options.device)
-    options.out.mkdir(parents=True, exist_ok=True)
-    sources: dict[str, Source]
-    if options.imagenet is not None:
-        sources = imagenet_sources(options.imagenet, options.classes)
-        name = (
-            "ImageNet-1K" if options.classes is None else f"ImageNet-1K, classes {options.classes}"
+@dataclass(frozen=True)
+class Subject:
+    """An encoder that the chain is run on.
+
+    Attributes:
+        encoder: as ``load_encoder`` takes it, or ``resnet18.NAME``.
+        folder: of its chain. label: see ``stem_of``. eps: of its D.
+    """
+
+    encoder: str
+    folder: Path
+    label: str | None
+    eps: float | Literal["auto"]
+
+    @property
+    def trained_here(self) -> bool:
+        return self.encoder == resnet18.NAME
+
+
+def _subjects(options: argparse.Namespace) -> list[Subject]:
+    if options.encoder == resnet18.NAME and options.imagenet is not None:
+        raise SettingsError(
+            "--encoder resnet18 is trained on Fashion-MNIST's small images: with --imagenet give "
+            "--encoder CKPT, a checkpoint"
         )
-    else:
-        folders = fashion_mnist.class_folders(options.data, options.out / "images", options.limit)
-        sources = {split: open_source(folder) for split, folder in folders.items()}
-        name = "Fashion-MNIST"
+    given = Subject(options.encoder or "demo", options.out, options.label, options.eps or 4.0)
+    label = options.label if options.encoder == resnet18.NAME else None
+    trained = Subject(
+        resnet18.NAME,
+        options.out / resnet18.NAME,
+        label or resnet18.NAME,
+        options.eps or "auto",
+    )
+    if options.encoder == resnet18.NAME:
+        return [trained]
+    on_gpu = torch.device(options.device).type == "cuda"
+    if options.encoder is None and options.imagenet is None and on_gpu:
+        return [given, trained]
+    return [given]
+
+
+def run(options: argparse.Namespace) -> list[Path]:
+    """Run the experiment on every encoder; the paths of the results."""
+    rounds = Rounds(options.pretraining_epochs, options.pretraining_rounds)
+    subjects = _subjects(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    name, sources = _sources(options)
     listed = listing(sources["train"], sources["test"])
     say(listed.line())
-    num_probes = 1 + len(SHARES) * (5 + options.seeds)
-    left = estimates(encoder, sources["train"], listed, num_probes, options.out, options.device)
-    for line in lines(left):
-        say(line)
-    chain = run_chain(
-        sources,
-        encoder,
-        options.out,
-        say,
-        eps=options.eps,
-        num_resamples=options.resamples,
-        num_seeds=options.seeds,
-        device=options.device,
-    )
+    for subject in subjects:
+        if len(subjects) > 1:
+            say(f"{subject.encoder}:")
+        for line in lines(_estimates(subject, sources["train"], listed, rounds, options)):
+            say(line)
     planted = Steps(options.out, say).run("planted", {}, lambda _: {"rows": planted_results()})
-    found = {
-        "environment": describe(torch.device(options.device)),
-        "name": name,
-        "label": options.label,
-        "chain": chain,
-        "planted": planted["rows"],
-    }
-    path = write(found, options.results, stem_of(found))
+    paths = []
+    for subject in subjects:
+        encoder, pretraining = _encoder(subject, sources["train"], rounds, options.device)
+        chain = run_chain(
+            sources,
+            encoder,
+            subject.folder,
+            say,
+            eps=subject.eps,
+            num_resamples=options.resamples,
+            num_seeds=options.seeds,
+            device=options.device,
+        )
+        found = {
+            "environment": describe(torch.device(options.device)),
+            "name": name,
+            "label": subject.label,
+            "pretraining": pretraining,
+            "chain": chain,
+            "planted": planted["rows"],
+        }
+        paths.append(write(found, options.results, stem_of(found)))
     if options.document is not None:
-        publish(path, options.beside, options.document)
-        for name, source in FIGURES.items():
-            target = options.document / "images" / f"{stem_of(found)}-{name}"
-            shutil.copyfile(options.out / source, target)
-    return path
+        for subject, path in zip(subjects, paths, strict=True):
+            others = [other for other in paths if other != path]
+            publish(path, others + options.beside, options.document)
+            for figure, source in FIGURES.items():
+                target = options.document / "images" / f"{stem_of(_results(path))}-{figure}"
+                shutil.copyfile(subject.folder / source, target)
+    return paths
+
+
+def _sources(options: argparse.Namespace) -> tuple[str, dict[str, Source]]:
+    """The data set's name and its two splits."""
+    if options.imagenet is None:
+        folders = fashion_mnist.class_folders(options.data, options.out / "images", options.limit)
+        return "Fashion-MNIST", {split: open_source(folder) for split, folder in folders.items()}
+    classes = "" if options.classes is None else f", classes {options.classes}"
+    return f"ImageNet-1K{classes}", imagenet_sources(options.imagenet, options.classes)
+
+
+def _estimates(
+    subject: Subject, train: Source, listed: Listing, rounds: Rounds, options: argparse.Namespace
+) -> list[Estimate]:
+    """Of its training, if there is one, and of its chain."""
+    found, preprocess = [], fashion_mnist.PREPROCESS
+    if subject.trained_here:
+        encoder = resnet18.untrained(preprocess)
+        place = subject.folder / "pretraining"
+        found.append(resnet18.training_time(train, preprocess, rounds, place, options.device))
+    else:
+        encoder = load_encoder(subject.encoder, device=options.device)
+    num_probes = 1 + len(SHARES) * (5 + options.seeds)
+    return found + estimates(encoder, train, listed, num_probes, subject.folder, options.device)
+
+
+def _encoder(
+    subject: Subject, train: Source, rounds: Rounds, device: str
+) -> tuple[Encoder, dict[str, Any] | None]:
+    """The encoder, and how it was trained where that was here."""
+    if not subject.trained_here:
+        return load_encoder(subject.encoder, device=device), None
+    place = subject.folder / "pretraining"
+    checkpoint, pretraining = resnet18.pretrained(
+        train, fashion_mnist.PREPROCESS, rounds, place, say, device
+    )
+    return load_encoder(checkpoint, resnet18.SYSTEM, device=device), pretraining
 
 
 def again(options: argparse.Namespace) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 def run_chain(
-    sources: dict[str, Source | Path],
+    sources: Mapping[str, Source | Path],
     encoder: Encoder,
     folder: Path,
     say: Callable[[str], None],

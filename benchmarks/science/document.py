@@ -27,6 +27,7 @@ def document(run: dict[str, Any], others: Sequence[dict[str, Any]] = ()) -> str:
     chain, environment = run["chain"], run["environment"]
     parts = [
         _opening(run, chain, environment),
+        _pretraining(run.get("pretraining")),
         _claims(chain),
         beside(run, list(others)),
         _table_1(chain),
@@ -61,8 +62,30 @@ Q-Score is the other half of the paper: [table2.md](table2.md).
     return "# The experiment\n\n" + _filled(text)
 
 
+def _pretraining(found: dict[str, Any] | None) -> str:
+    """How the encoder came about where the experiment trained it, and whether that made it sparse."""
+    if found is None:
+        return ""
+    rounds = found["rounds"]
+    epochs = [one["epochs"] for one in rounds]
+    length = "1 epoch" if sum(epochs) == 1 else f"{sum(epochs):,} epochs"
+    if len(rounds) > 1:
+        length += f" with warm restarts ({', '.join(map(str, epochs))})"
+    shares = ", ".join(f"{100 * one['active']:.1f} %" for one in rounds)
+    after = " each round" if len(rounds) > 1 else ""
+    verdict = "sparse" if found["sparse"] else "not sparse"
+    return _filled(
+        f"""
+The experiment trained this encoder itself, a {found["architecture"]}, without labels on the training images:
+{length}, NT-Xent from {rounds[0]["first_loss"]:.2f} to {rounds[-1]["last_loss"]:.2f}. Of the entries of its
+representations {100 * found["first_active"]:.1f} % are not 0 before training and {shares} after{after}.
+Sparse is {100 * found["sparse_below"]:g} % or less: **it is {verdict}**.
+"""
+    )
+
+
 def _filled(text: str) -> str:
-    paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
     return "\n\n".join(
         textwrap.fill(part, 108, break_on_hyphens=False, break_long_words=False)
         for part in paragraphs
@@ -269,6 +292,7 @@ def _again() -> str:
 
 ```bash
 python -m benchmarks.science --out work                      # Fashion-MNIST (Debian's dataset-fashion-mnist)
+python -m benchmarks.science --out work --encoder resnet18   # trains one first, until it is sparse
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT --classes imagenet100
 python -m benchmarks.table2 --out own --pretrain-only --systems simclr --images 60000 \\
@@ -277,8 +301,9 @@ python -m benchmarks.science --out other --encoder own/simclr/simclr.pth --eps a
 python -m benchmarks.science --from FILE --beside OTHER --document docs     # this page again, from results
 ```
 
-The second and third make the paper's own tables, for ImageNet-1K and ImageNet-100: PATH holds the original
-tars, Kaggle's tree, or `train` and `val`. The fourth and fifth pre-train a small SimCLR encoder and put it to
-the same test. The estimated time is printed first. A run that is stopped goes on with the same command:
-scoring by units, the rest by steps.
+On a GPU the first does what the second does, too. The third and fourth make the paper's own tables, for
+ImageNet-1K and ImageNet-100: PATH holds the original tars, Kaggle's tree, or `train` and `val`. The fifth and
+sixth pre-train a small SimCLR encoder and put it to the same test. The estimated time is printed first. A run
+that is stopped goes on with the same command: scoring by units, trainings at their last checkpoint, the rest
+by steps.
 """

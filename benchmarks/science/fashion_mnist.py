@@ -6,10 +6,13 @@ from pathlib import Path
 
 from qscore_fast.demo.fashion_mnist import idx_array, save_class_folders
 from qscore_fast.errors import SourceError
+from qscore_fast.images import Preprocess
 
 FILES = {"train": "train", "test": "t10k"}
 # Where Debian's package dataset-fashion-mnist puts them.
 DEFAULT = Path("/usr/share/datasets/fashion-mnist")
+# As they are, with the mean and deviation of the training images.
+PREPROCESS = Preprocess("L", 28, 28, "bilinear", (0.286,), (0.353,))
 
 
 def class_folders(data: Path, out: Path, limit: int | None = None) -> dict[str, Path]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from qscore_fast.encoders import Encoder
 from qscore_fast.finetuning import untrained_encoder
-from qscore_fast.images import Preprocess
 
-GREY = Preprocess("L", 28, 28, "bilinear", (0.286,), (0.353,))
+from ..science.fashion_mnist import PREPROCESS
 
 # Official heads are made for ResNet-50 and for hundreds of epochs: on a CPU and in a few hundred steps
 # they would take most of the time, their averages would stay where they began, and DINO's last layer
@@ -30,4 +29,4 @@ SYSTEMS = tuple(OBJECTIVES)
 
 def small_encoder(system: str, seed: int = 0) -> Encoder:
     """A bottleneck ResNet of 14 layers with random weights, a quarter as wide as usual: r = 512."""
-    return untrained_encoder(system, GREY, layers=(1, 1, 1, 1), width=16, seed=seed)
+    return untrained_encoder(system, PREPROCESS, layers=(1, 1, 1, 1), width=16, seed=seed)

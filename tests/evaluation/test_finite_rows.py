@@ -191,6 +191,9 @@ def test_evaluation_leaves_them_out_of_a_file_of_outcomes(
         name: score.tolist() for name, score in by_hand.scores.items()
     }
     assert any("3 of 90 images" in note for note in found.table.notes)
+    outcomes.iloc[sorted(BAD)].to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(SettingsError, match="3 of 90 representations of .* hold NaN or Inf"):
+        evaluate_run(bad, tmp_path / "bad.csv", finite_only=True, subset=True, num_resamples=20)
 
 
 def test_a_run_without_embeddings_has_nothing_to_leave_out(

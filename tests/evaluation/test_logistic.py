@@ -20,7 +20,7 @@ from qscore_fast.evaluation.logistic import (
     grid_of_C,
     ridge_of,
 )
-from qscore_fast.evaluation.logistic.lbfgs import Minimum, lbfgs
+from qscore_fast.evaluation.logistic.lbfgs import MEMORY, Minimum, _Pairs, lbfgs
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_loss_and_gradients_are_those_of_autograd(digits, backend, memory, monke
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(3, 10, 64, generator=generator, dtype=torch.float64) / 8
         biases = torch.randn(3, 10, generator=generator, dtype=torch.float64)
-        found = problem.evaluate(list(weights), list(biases))
+        found = zip(*problem.evaluate(list(weights), list(biases)), strict=True)
     centred = torch.from_numpy(x).double()
     centred -= centred.mean(0)
     for weight, bias, (loss, gradient, bias_gradient) in zip(weights, biases, found, strict=True):
         weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
         exact = torch.nn.functional.cross_entropy(centred @ weight.T + bias, torch.from_numpy(y))
-        assert loss == pytest.approx(exact.item(), rel=1e-6)
+        assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
         for ours, theirs in zip(
             (gradient, bias_gradient), torch.autograd.grad(exact, (weight, bias)), strict=True
         ):
@@ -154,6 +154,35 @@ def test_lbfgs_finds_the_minimum_of_a_quadratic():
             found = stop.value
     assert isinstance(found, Minimum) and found.converged
     torch.testing.assert_close(found.point, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, MEMORY, MEMORY + 9])
+def test_directions_are_those_of_the_dense_inverse_hessian(count):
+    """Nocedal and Wright, (6.17) from (7.20) on, of the last pairs; pairs that say nothing leave no trace."""
+    rng = np.random.default_rng(0)
+    size = 40
+    root = rng.normal(size=(size, size))
+    hessian = root @ root.T / size + 0.1 * np.eye(size)
+    steps = rng.normal(size=(count, size))
+    changes = steps @ hessian
+    gradient = rng.normal(size=size)
+    pairs = _Pairs(torch.zeros(size, dtype=torch.float64))
+    for number, pair in enumerate(zip(steps, changes, strict=True)):
+        pairs.add(*map(torch.from_numpy, pair))
+        pairs.direction(torch.from_numpy(rng.normal(size=size)))
+        if number % 3 == 0:
+            pairs.add(torch.ones(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64))
+            pairs.direction(torch.from_numpy(rng.normal(size=size)))
+    inverse = np.eye(size)
+    if count:
+        inverse *= steps[-1] @ changes[-1] / (changes[-1] @ changes[-1])
+    for step, change in zip(steps[-MEMORY:], changes[-MEMORY:], strict=True):
+        turn = np.eye(size) - np.outer(step, change) / (step @ change)
+        inverse = turn @ inverse @ turn.T + np.outer(step, step) / (step @ change)
+    direction, slope, squared = pairs.direction(torch.from_numpy(gradient))
+    np.testing.assert_allclose(direction.numpy(), -inverse @ gradient, rtol=1e-9, atol=1e-12)
+    assert slope == pytest.approx(-gradient @ inverse @ gradient)
+    assert squared == pytest.approx(gradient @ gradient)
 
 
 def test_dead_features_and_a_class_without_samples_are_no_obstacle(digits):

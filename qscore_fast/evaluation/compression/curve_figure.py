@@ -34,14 +34,21 @@ def save_curve(
     with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "qscore-fast"}):
         figure = Figure(figsize=(5.2, 3.5), dpi=150, layout="constrained")
         axes = figure.subplots()
-        axes.axhline(100 * full_accuracy, color="#333333", linewidth=0.9, linestyle=(0, (6, 3)))
+        axes.axhline(
+            100 * full_accuracy,
+            color="#333333",
+            linewidth=0.9,
+            linestyle=(0, (6, 3)),
+            label="all features",
+        )
         for name, points in curves.items():
             line, marker, colour, width = STYLES.get(name, ("-", ".", "black", 1.0))
             label = NAMES.get(name, name.replace("_", " "))
+            has_spread = any(spread is not None for _, _, spread in points)
             axes.errorbar(
                 [100 * (1 - share) for share, _, _ in points],
                 [100 * mean for _, mean, _ in points],
-                yerr=[100 * (spread or 0) for _, _, spread in points],
+                yerr=[100 * (spread or 0) for _, _, spread in points] if has_spread else None,
                 linestyle=line, marker=marker, color=colour, linewidth=width, markersize=4.5,
                 capsize=2, elinewidth=0.8, label=label, markerfacecolor="white" if marker != "x" else colour,
             )  # fmt: skip
@@ -50,10 +57,6 @@ def save_curve(
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.annotate(
-            "all features", (1, 100 * full_accuracy), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7.5, color="#333333",
-        )  # fmt: skip
         axes.legend(fontsize=8, frameon=False, loc="lower left")
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata=_undated(path))

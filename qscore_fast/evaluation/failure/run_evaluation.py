@@ -23,10 +23,8 @@ from qscore_fast.evaluation.failure.probe_scores import probe_scores
 from qscore_fast.evaluation.failure.rivals import Rival
 from qscore_fast.evaluation.failure.run_scores import RivalSettings, scores_of_run
 from qscore_fast.evaluation.failure.score_evaluation import evaluate
-from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
-from qscore_fast.scoring.store import Store
 
 # The share of tied zeros that automatic eps would not accept either.
 MANY_ZEROS = 0.01
@@ -128,21 +126,19 @@ def evaluate_run(
     ids, labels = (table[name].combine_chunks() for name in ("sample_id", "label"))
     failed = frozenset(run.errors()["sample_id"].to_pylist())
     scored, rows = outcome.rows_of(ids, labels, failed, subset)
-    has_embeddings = Store(run.path).record.asked["embeddings"] != "none"
-    if (
-        finite_only and has_embeddings and not isinstance(correct, FittedProbe)
-    ):  # which left them out
-        finite = FiniteRows.of(run, finite_only=True)
-        kept = finite.take(np.arange(len(ids)))
-        scored, rows = (found[np.isin(scored, kept)] for found in (scored, rows))
-        notes += finite.notes
     found = scores_of_run(
         run,
         reference=None if reference is None else _opened(reference),
         views=[_opened(view) for view in views],
         settings=settings,
         evaluated=scored,
+        finite_only=finite_only,
     )
+    if found.finite is not None and not (fine := found.finite[scored]).all():
+        notes.append(
+            f"{(~fine).sum():,} of {len(fine):,} images of {run.path} hold NaN or Inf and are left out"
+        )
+        scored, rows = scored[fine], rows[fine]
     scored, rows = _in_all_views(found.scores, scored, rows)
     taken = sorted(set(given) & set(found.scores))
     if taken:

@@ -69,13 +69,16 @@ class RunScores:
     """What a run's store can say.
 
     Attributes:
-        scores: (n,) by name, in the order of ``ScoreRun.scores()``; higher means more trusted. Only
-            ``consistency`` may be NaN: for an image that a view lacks.
+        scores: (n,) by name, in the order of ``ScoreRun.scores()``; higher means more trusted. NaN where
+            ``finite`` is False and, for ``consistency``, for an image that a view lacks.
         notes: what was left out, and why.
+        finite: (n,) bool, the images whose embeddings hold no NaN or Inf; None where the run has no
+            embeddings.
     """
 
     scores: dict[str, np.ndarray]
     notes: list[str]
+    finite: np.ndarray | None = None
 
 
 def scores_of_run(
@@ -85,6 +88,7 @@ def scores_of_run(
     views: Sequence[ScoreRun] = (),
     settings: RivalSettings | None = None,
     evaluated: np.ndarray | None = None,
+    finite_only: bool = False,
 ) -> RunScores:
     """Every score of :data:`RIVALS` that the run's store allows, without labels.
 
@@ -99,10 +103,11 @@ def scores_of_run(
         evaluated: (m,) the rows of ``run.scores()`` that matter; all by default. Elsewhere an embedding may
             hold NaN or Inf: it has NaN for a score, and is nobody's neighbour. Such embeddings of
             ``reference`` are left out, with a note.
+        finite_only: take such embeddings among those that matter, too, instead of refusing the run.
 
     Raises:
-        SettingsError: runs of different encoders or images, NaN or Inf in what is evaluated, or a setting out
-            of range.
+        SettingsError: runs of different encoders or images, NaN or Inf in what is evaluated (with
+            ``finite_only``, in all of it), or a setting out of range.
         StoreError: a run's file is missing or damaged.
     """
     settings = settings or RivalSettings()
@@ -126,7 +131,7 @@ def scores_of_run(
         "num_highly_active": _tensor(table, "num_highly_active"),
         "hoyer": hoyer(l1, l2, num_features),
     }
-    notes = []
+    notes, finite = [], None
     if num_bounded:
         notes.append(
             f"{num_bounded:,} images have no activation above the run's activation_eps = "
@@ -139,23 +144,24 @@ def scores_of_run(
             "without embeddings (--embeddings npy)"
         )
     else:
-        finite = _finite(run, evaluated)
+        finite = _finite(run, evaluated, finite_only)
         rows = FeatureRows.of(run).where(finite)
         of_rows = {"gini": torch.cat([gini(block) for block in _blocks(rows, settings.device)])}
         of_rows |= _against_reference(run, rows, reference, settings, notes)
         found |= {name: _spread(score, finite) for name, score in of_rows.items()}
         if views:
             found["consistency"] = _consistency(run, views, settings.device, notes)
-    return RunScores({name: s.double().cpu().numpy() for name, s in found.items()}, notes)
+    return RunScores({name: s.double().cpu().numpy() for name, s in found.items()}, notes, finite)
 
 
-def _finite(run: ScoreRun, evaluated: np.ndarray | None) -> np.ndarray:
+def _finite(run: ScoreRun, evaluated: np.ndarray | None, finite_only: bool) -> np.ndarray:
     """(N,) bool: the images whose embeddings are finite; SettingsError unless the evaluated ones are."""
     finite = finite_mask(FeatureRows.of(run))
-    fine = finite.copy()
-    if evaluated is not None:
-        fine[np.setdiff1d(np.arange(len(fine)), evaluated)] = True
-    if not fine.all():
+    asked = np.arange(len(finite)) if evaluated is None else evaluated
+    bad = asked[~finite[asked]]
+    if len(bad) and not (finite_only and len(bad) < len(asked)):
+        fine = np.ones_like(finite)
+        fine[bad] = False
         raise non_finite(run, fine, "leave such images out (--finite-only)")
     return finite
 

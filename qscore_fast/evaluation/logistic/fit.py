@@ -94,7 +94,7 @@ def fit_logistic(
     chosen = [everything] * len(C) if subsets is None else list(subsets)
     if len(chosen) != len(C):
         raise SettingsError(f"{len(chosen)} subsets and {len(C)} values of C: give one for each")
-    state = 8 * problem.num_features * problem.num_classes * (2 * MEMORY + 6)
+    state = 8 * problem.num_features * problem.num_classes * (2 * MEMORY + 9)
     together = max(1, STATE_BYTES // state)
     fits: list[LogisticFit] = []
     for first in range(0, len(C), together):
@@ -153,10 +153,13 @@ class _Probe:
         full[:, self.columns] = self.weight
         return full
 
+    def penalty(self) -> Tensor:
+        """What the ridge adds to the mean loss."""
+        return 0.5 * self.ridge * self.weight.square().sum()
+
     def answer(self, loss: float, gradient: Tensor, bias_gradient: Tensor) -> Minimum | None:
-        """Tell the optimiser the mean loss and its gradients here; the minimum, if it ends."""
+        """Tell the optimiser the loss with its penalty, and gradients without; the minimum, if it ends."""
         gradient = gradient[:, self.columns] + self.ridge * self.weight
-        loss += 0.5 * self.ridge * float(self.weight.square().sum())
         turned = (gradient.float() @ self.turn.mT).double().reshape(-1)
         sent = torch.cat([turned, bias_gradient * self.scale])
         try:
@@ -183,9 +186,10 @@ def _fit_together(
     while active := [k for k in range(len(probes)) if k not in minima]:
         weights = [probes[k].full_weight(problem.num_features) for k in active]
         # The rows are read once for all that still run.
-        answers = problem.evaluate(weights, [probes[k].bias for k in active])
-        for k, answer in zip(active, answers, strict=True):
-            found = probes[k].answer(*answer)
+        losses, *gradients = problem.evaluate(weights, [probes[k].bias for k in active])
+        losses = losses + torch.stack([probes[k].penalty() for k in active])
+        for k, loss, *of_probe in zip(active, losses.tolist(), *gradients, strict=True):
+            found = probes[k].answer(loss, *of_probe)
             if found is not None:
                 minima[k] = found
     return [

@@ -108,21 +108,21 @@ class SoftmaxProblem:
 
     def evaluate(
         self, weights: Sequence[Tensor], biases: Sequence[Tensor]
-    ) -> list[tuple[float, Tensor, Tensor]]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss, and its gradients, of every probe.
 
         Args:
             weights: (C, r) float64 each, of the centred rows. biases: (C,) float64 each.
 
         Returns:
-            loss, gradient (C, r) and (C,) float64, for each probe.
+            losses (probes,), gradients (probes, C, r) and (probes, C), float64, on the device.
         """
         few = len(weights) * self.num_classes <= NATIVE_OUTPUTS
         kernels = native_kernels() if few and self.device.type == "cpu" else None
         given = weights, biases
         sums = self._fused(kernels, *given) if kernels else self._products(*given)
         losses, gradients, bias_gradients = (total / self.num_rows for total in sums)
-        return list(zip(losses.tolist(), gradients, bias_gradients, strict=True))
+        return losses, gradients, bias_gradients
 
     def _fused(
         self, kernels: ModuleType, weights: Sequence[Tensor], biases: Sequence[Tensor]
