@@ -28,6 +28,8 @@ TESTS = (
 )
 MOST_PROCESSES = 14
 """That compile and test side by side, each with a context of its own on the GPU."""
+# Left out where scikit-learn is missing.
+WITH_SCIKIT_LEARN = ("tests/evaluation/test_probes_cuda.py",)
 # What is the native kernels' alone cannot even be imported where they are missing; what reads compiled code
 # needs no GPU, and holds for the compiler that it was written with.
 OTHERS = (
@@ -44,7 +46,8 @@ def main() -> int:
         return 2
     begin = time.monotonic()
     # -rs names every test that was skipped.
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-k", "not native", *TESTS]
+    chosen = TESTS + (WITH_SCIKIT_LEARN if importlib.util.find_spec("sklearn") else ())
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-k", "not native", *chosen]
     command += [f"--ignore={path}" for path in OTHERS]
     if importlib.util.find_spec("xdist"):  # nearly all of the time is the compiler's
         command += ["-n", str(min(MOST_PROCESSES, os.cpu_count() or 1))]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 TRAIN, TEST = 60_000, 10_000
+PART = 1024  # the default ``unit_size`` of ``score``
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +96,18 @@ def fashion_mnist(folder: Path, device: str) -> Problem:
 
 
 def many_rows(rows: int, features: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """``rows`` float16 rows as parts that share memory: no two rows are equal, and little is held.
+    """``rows`` float16 rows in parts as long as a run's, that share memory: no two are equal, little is held.
 
     The parts are views of one buffer at offsets that are no multiples of the row's length.
     """
-    size = min(rows, 65_536)
-    buffer = np.random.default_rng(seed).standard_normal(size * features + 64 * 31, np.float32)
+    held = min(rows, 65_536)
+    buffer = np.random.default_rng(seed).standard_normal(held * features + 64 * 31, np.float32)
     np.maximum(buffer, 0, out=buffer)
     kept = buffer.astype(np.float16)
     parts = []
-    for number, start in enumerate(range(0, rows, size)):
-        first, length = (31 * number) % (64 * 31), min(size, rows - start)
+    for start in range(0, rows, PART):
+        number, inside = divmod(start, held)
+        first, length = (31 * number) % (64 * 31), min(PART, rows - start)
+        first += inside * features
         parts.append(kept[first : first + length * features].reshape(length, features))
     return tuple(parts)

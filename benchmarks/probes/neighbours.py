@@ -24,10 +24,10 @@ def measure(
     asked = FeatureRows(many_rows(queries, features, seed=1))
     calls = {"ours": lambda: nearest(asked, rows, K, device=device)}
     if with_faiss:
-        calls["faiss-flat"] = lambda: searched(asked, rows, K, "faiss-flat").neighbours
-    nearest(
-        FeatureRows((asked.parts[0][:256],)), FeatureRows((rows.parts[0][:8192],)), K, device=device
-    )
+        calls["faiss-flat"] = lambda: (
+            searched(asked, rows, K, "faiss-flat", device=device).neighbours
+        )
+    nearest(FeatureRows((asked.parts[0][:256],)), FeatureRows(rows.parts[:8]), K, device=device)
     times = in_turns(calls, device, rounds)
     found: dict[str, Any] = {
         "references": references,

@@ -11,7 +11,7 @@ from qscore_fast.encoders import Encoder
 from qscore_fast.encoders.fixed_view import ViewName
 from qscore_fast.evaluation.compression import compression_curve_of_runs
 from qscore_fast.evaluation.discovery import discovery_report
-from qscore_fast.evaluation.failure import evaluate_run
+from qscore_fast.evaluation.failure import RivalSettings, evaluate_run
 from qscore_fast.evaluation.measures import measure_run
 from qscore_fast.evaluation.probes import linear_probe
 from qscore_fast.images import Source
@@ -22,7 +22,7 @@ from .purity import purity_beyond_chance
 from .steps import Steps
 
 # Of what the steps return: those of another one are done again.
-REVISION = 2
+REVISION = 3
 VIEWS: tuple[ViewName, ...] = ("flip", "shift")
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
@@ -91,6 +91,7 @@ def run_chain(
             reference=train,
             logits=folder / "probe" / "logits.npy",
             views=views,
+            settings=RivalSettings(device=device),
             num_resamples=num_resamples,
         )
         found.write(place)
@@ -112,8 +113,8 @@ def run_chain(
         }
 
     def measures(_: Path) -> dict[str, Any]:
-        found = measure_run(train, clid=True).to_json()
-        compared = measure_run(test, views=views).to_json()
+        found = measure_run(train, clid=True, device=device).to_json()
+        compared = measure_run(test, views=views, device=device).to_json()
         of_views = {name: compared["measures"][name] for name in ("lidar", "alignment")}
         return found | {"of_views": of_views, "view_notes": compared["notes"]}
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
-# The probe's own confidence was trained on labels, whatever an earlier file of results says.
-NO_RIVALS = ("q_score", "constant", "shuffled", "confidence")
+NO_RIVALS = ("q_score", "constant", "shuffled")
 # Points that the paper's own systems lose at 60 % kept, at most.
 LARGE_LOSS = 3.1
 # What the discriminative features are compared with, and what the paper says of it.

@@ -158,7 +158,7 @@ def active_share(encoder: Encoder, images: Source, place: Path, device: str) -> 
     count = images.num_samples
     sample = images if count is None or count <= SAMPLE else Subset(images, share=SAMPLE / count)
     run = qf.score(sample, encoder, place / "run", eps=2.0, embeddings="npy", device=device)
-    share = measure_run(run)["sparsity_l0"].value
+    share = measure_run(run, device=device)["sparsity_l0"].value
     if share is None:
         raise QScoreError(
             f"no representation of {encoder.name} is finite, so none says how sparse it is"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 FILES_ONLY = ("keep", "strategy", "format", "index", "seed")
 CURVE_ONLY = ("shares", "seeds", "labels", "test_labels", "C", "device")
-SHARES = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
 
 
 def compress_parser() -> ArgumentParser:
@@ -62,7 +61,7 @@ written to the folder of --out:
         "--shares",
         type=float,
         nargs="+",
-        help=f"of the curve (default: {' '.join(f'{share:g}' for share in SHARES)})",
+        help="of the curve (default: 0.9 to 0.1, in steps of 0.1)",
     )
     add("--seeds", type=int | None, help="random subsets a share, of the curve (default: 4)")
     add(
@@ -103,13 +102,12 @@ def _curve(options: Namespace) -> None:
     curve = compression_curve_of_runs(
         options.run,
         options.test,
-        shares=options.shares or SHARES,
         labels=options.labels,
         test_labels=options.test_labels,
         C=options.C,
         finite_only=options.finite_only,
         progress=say,
-        **_given(options, num_seeds="seeds", device="device"),
+        **_given(options, shares="shares", num_seeds="seeds", device="device"),
     )
     written = curve.write(options.out)
     print_result(

@@ -65,9 +65,8 @@ written to the folder of --out:
     add("--train-labels", metavar="FILE", type=str | None, help="of RUN, if it has no labels")
     add(
         "--probe",
-        type=Literal["logistic", "knn"],
-        default="logistic",
-        help="logistic regression, or the vote of the 20 nearest neighbours",
+        type=Literal["logistic", "knn"] | None,
+        help="logistic regression, or the vote of the 20 nearest neighbours (default: logistic)",
     )
     add(
         "--reference",
@@ -144,10 +143,10 @@ def _correct(options: Namespace) -> str | FittedProbe:
 
     fits = options.labels is not None or options.train is not None
     if options.correct is not None:
-        if fits or options.train_labels is not None:
+        if fits or options.train_labels is not None or options.probe is not None:
             raise SettingsError(
-                "--correct says which images are right; --labels, --train and --train-labels have a probe "
-                "find out: give one or the other"
+                "--correct says which images are right; --labels, --train, --train-labels and --probe have a "
+                "probe find out: give one or the other"
             )
         return str(options.correct)
     if not fits:
@@ -155,10 +154,15 @@ def _correct(options: Namespace) -> str | FittedProbe:
             "nothing says which images are right: give --labels (the run's own, or --labels FILE) to train a "
             "probe here, with --train RUN where there are training images; or --correct FILE"
         )
+    if options.subset:
+        raise SettingsError(
+            "--subset is for a file of correctness (--correct), which may lack images of OUT; a probe that "
+            "is trained here is asked about all of them: leave it out"
+        )
     return fitted_probe(
         options.run,
         None if options.labels in (None, OWN) else options.labels,
-        probe=options.probe,
+        probe=options.probe or "logistic",
         train=options.train,
         train_labels=options.train_labels,
         seed=options.seed,

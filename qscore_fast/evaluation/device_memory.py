@@ -8,7 +8,8 @@ HOST_BYTES = 8 << 30
 
 
 def room_for_rows(device: torch.device) -> int:
-    """Bytes: half of what is free on a GPU, 8 GiB elsewhere."""
+    """Bytes: half of what is free on a GPU, PyTorch's unused cache included; 8 GiB elsewhere."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + cached) // 2
     return HOST_BYTES

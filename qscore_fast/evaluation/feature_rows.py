@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
@@ -119,10 +120,24 @@ class FeatureRows:
         return FeatureRows(tuple(part for part in parts if len(part)), self.columns)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """All rows in order, at most ``size`` at a time, as (b, r) arrays of ``dtype``; perhaps read-only."""
+        """All rows in order, ``size`` at a time (the last are fewer), as (b, r) arrays of ``dtype``.
+
+        A block within one part is a view of it, and read-only where that is; others are joined.
+        """
+        waiting: list[np.ndarray] = []
+        count = 0
         for part in self.parts:
-            for start in range(0, len(part), size):
-                yield self._cut(part[start : start + size])
+            start = 0
+            while start < len(part):
+                piece = self._cut(part[start : start + size - count])
+                waiting.append(piece)
+                start += len(piece)
+                count += len(piece)
+                if count == size:
+                    yield _joined(waiting)
+                    waiting, count = [], 0
+        if waiting:
+            yield _joined(waiting)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """The rows at ``rows`` (k,) int64, in that order: a new array (k, r)."""
@@ -146,3 +161,12 @@ class FeatureRows:
     def _starts(self) -> np.ndarray:
         """(parts + 1,): the row at which each part begins, and how many there are."""
         return np.cumsum([0, *map(len, self.parts)])
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def as_tensor(block: np.ndarray) -> Tensor:
+    """A block as a tensor; copied where it is read-only, which PyTorch does not take."""
+    return torch.from_numpy(block if block.flags.writeable else block.copy())

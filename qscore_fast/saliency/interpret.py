@@ -80,8 +80,9 @@ def interpret(
     """Measure, image by image, how the heat of its own discriminative features fits its masks.
 
     Called again with the same settings after it was stopped, it goes on with the units of the source that
-    are missing; outcomes and resamples may change without an image being touched again. Images that cannot
-    be decoded, and masks that are missing or wrong, are recorded and left out.
+    are missing; outcomes and resamples may change without an image being touched again, but for the
+    examples, which are drawn anew. Images that cannot be decoded, and masks that are missing or wrong, are
+    recorded and left out.
 
     Args:
         source: ImageNet's training images in any form that ``open_source`` takes; joined by file name.

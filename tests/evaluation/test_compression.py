@@ -19,6 +19,7 @@ from qscore_fast.cli.compress_command import compress, compress_parser
 from qscore_fast.encoders import load_encoder
 from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.evaluation.compression import (
+    SHARES,
     STRATEGIES,
     KeptFeatures,
     compress_run,
@@ -279,6 +280,25 @@ def test_options_that_would_do_nothing_are_refused(run, tmp_path, words, left_ou
     options = compress_parser().parse_args([str(run.path), *given, "--out", str(tmp_path / "out")])
     with pytest.raises(SettingsError, match=f"leave out {left_out}$"):
         compress(options)
+
+
+def test_the_curve_has_the_shares_of_the_library(run, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def drawn(*runs, **settings):
+        asked.append(settings)
+        raise SettingsError("far enough")
+
+    monkeypatch.setattr("qscore_fast.evaluation.compression.compression_curve_of_runs", drawn)
+    words = [str(run.path), "--test", str(run.path), "--out", str(tmp_path)]
+    for shares in ([], ["--shares", "0.5", "0.2"]):
+        with pytest.raises(SettingsError, match="far enough"):
+            compress(compress_parser().parse_args([*words, *shares]))
+    assert "shares" not in asked[0] and asked[1]["shares"] == [0.5, 0.2]
+    with pytest.raises(SystemExit):
+        compress_parser().parse_args(["--help"])
+    assert "(default: 0.9 to 0.1, in steps of 0.1)" in " ".join(capsys.readouterr().out.split())
+    assert list(SHARES) == [round(0.9 - 0.1 * i, 1) for i in range(9)]
 
 
 def test_the_options_reach_what_they_are_for(run, tmp_path, capsys):

@@ -153,8 +153,10 @@ def test_features_of_other_samples_or_encoders_are_refused(run, images, encoder)
     assert discovery_report(other, found).activity.num_samples == 40
     with pytest.raises(SettingsError, match="not those of the encoder"):
         discovery_report(run, replace(run.features, fingerprint="0" * 64))
-    with pytest.raises(SettingsError, match="give 0 or more"):
-        discovery_report(run, num_splits=-1)
+    with pytest.raises(SettingsError, match="num_splits is 0: give 1 or more"):
+        discovery_report(run, num_splits=0)
+    with pytest.raises(SettingsError, match="num_top is -1: give 0 or more"):
+        discovery_report(run, num_top=-1)
 
 
 def test_an_empty_census_is_told_and_not_called_stable(run, tmp_path):
@@ -168,14 +170,33 @@ def test_an_empty_census_is_told_and_not_called_stable(run, tmp_path):
         "no feature has a purity: none is ever active",
     ]
     assert report.lines() == [f"note: {note}" for note in content["notes"]]
-    assert discovery_report(run).to_json()["notes"] == []
+    assert "none is ever active" not in " ".join(discovery_report(run).notes)
+
+
+def test_a_band_without_features_is_named(run, tmp_path):
+    """From the lowest percentile to the highest D holds every live feature."""
+    features = discover(run.path, lower=0, upper=100, write=False).features
+    report = discovery_report(run, features)
+    content = report.to_json()
+    assert content["num_features"]["below"] == content["num_features"]["above"] == 0
+    assert content["purity"]["below"] is content["purity"]["above"] is None
+    assert content["purity"]["in_d"] > 0
+    assert content["notes"] == [
+        "no live feature is below D or above D: the purity there is undefined"
+    ]
+    assert report.lines()[-1] == f"note: {content['notes'][0]}"
+    assert discovery_report(run, features, labels=False).notes == []
+    table = run.scores().select(["sample_id"]).to_pandas().assign(label="all")
+    table.to_csv(tmp_path / "one.csv", index=False)
+    both = discovery_report(run, features, labels=tmp_path / "one.csv").notes
+    assert both[0] == content["notes"][0] and "every purity is 1" in both[1]
 
 
 def test_one_class_cannot_tell(run, tmp_path):
     table = run.scores().select(["sample_id"]).to_pandas().assign(label="all")
     table.to_csv(tmp_path / "one.csv", index=False)
     report = discovery_report(run, labels=tmp_path / "one.csv")
-    (note,) = report.to_json()["notes"]
+    note = report.to_json()["notes"][-1]
     assert note.startswith("all images are of class 'all': every purity is 1")
     assert report.lines()[-1] == f"note: {note}"
 

@@ -22,7 +22,7 @@ from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation import failure as fp
 from qscore_fast.evaluation.failure.fitted_probe import stratified_folds
 from qscore_fast.evaluation.probes import knn_probe, linear_probe
-from qscore_fast.scoring import ScoreRun, score
+from qscore_fast.scoring import ScoreRun, rescore, score
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,12 @@ def test_the_command_fits_and_evaluates(
     assert "nothing says which images are right: give --labels" in capsys.readouterr().err
     assert main(["evaluate", *words, *by_hand[:2], "--labels"]) == 2
     assert "give one or the other" in capsys.readouterr().err
+    for kind in ("knn", "logistic"):
+        assert main(["evaluate", *words, *by_hand[:2], "--probe", kind]) == 2
+        assert "--probe have a probe find out: give one or the other" in capsys.readouterr().err
+    for asked in (["--labels"], ["--train", str(train.path)]):
+        assert main(["evaluate", *words, *asked, "--subset"]) == 2
+        assert "--subset is for a file of correctness (--correct)" in capsys.readouterr().err
     assert main(["evaluate", *words, "--labels", "--columns", "confidence"]) == 2
     assert "belong to a file of correctness" in capsys.readouterr().err
 
@@ -208,14 +214,38 @@ def test_images_that_are_not_finite(
     assert {"knn_distance", "gini"} <= {row["name"] for row in content["scores"]}
 
 
-def test_many_zeros_and_a_constant_score_are_said(run: ScoreRun, train: ScoreRun) -> None:
-    fitted = fp.fitted_probe(run, train=train)
-    share = float((run.scores()["q_score"].to_numpy() == 0).mean())
-    notes = fp.evaluate_run(run, fitted, num_resamples=0).table.notes
-    said = [note for note in notes if "share the score 0" in note]
-    assert bool(said) == (share > 0.01)
-    if said:
-        assert said[0].startswith(f"{100 * share:.1f} % of the images")
+@pytest.mark.parametrize("probe", ["logistic", "knn"])
+def test_a_class_that_only_left_out_images_have_is_none(
+    run: ScoreRun, tmp_path: Path, probe
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    part = tmp_path / "run" / "parts" / "part-000000.npy"
+    rows = np.load(part)
+    rows[3, 5] = np.nan
+    save_embeddings(part, rows)
+    ids = run.scores()["sample_id"].to_pylist()
+    labels = ["rare" if row == 3 else "usual" for row in range(len(ids))]
+    pd.DataFrame({"sample_id": ids, "label": labels}).to_csv(tmp_path / "l.csv", index=False)
+    with pytest.raises(SettingsError, match="all samples are of class 'usual': a probe needs two"):
+        fp.fitted_probe(tmp_path / "run", tmp_path / "l.csv", probe=probe, finite_only=True)
+
+
+def test_many_zeros_are_said(run: ScoreRun, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    ids = run.scores()["sample_id"].to_pylist()
+    right = [i % 3 > 0 for i in range(len(ids))]
+    pd.DataFrame({"sample_id": ids, "correct": right}).to_csv(tmp_path / "c.csv", index=False)
+
+    def zeros(run: ScoreRun) -> tuple[int, list[str]]:
+        notes = fp.evaluate_run(run, tmp_path / "c.csv", num_resamples=0).table.notes
+        count = int((run.scores()["q_score"].to_numpy() == 0).sum())
+        return count, [note for note in notes if "share the score 0" in note]
+
+    count, (note,) = zeros(rescore(tmp_path / "run", eps=3.0))
+    assert 2 < count < 200
+    assert note.startswith(f"{count / 2:.1f} % of the images have no active discriminative feature")
+    count, notes = zeros(rescore(tmp_path / "run", eps=2.0))
+    assert count <= 2 and not notes
 
 
 def test_a_constant_score_is_said(encoder: Encoder, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pytorch_ood.detector import EnergyBased, Mahalanobis, MaxSoftmax
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import entropy
 from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation import failure as fp
+from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.knn import nearest
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -86,45 +87,23 @@ def test_no_matrix(h: Tensor) -> None:
         fp.row_scores(h)
 
 
-@pytest.mark.parametrize("sizes", [(7, 5), (100, 3), (1, 100)])
-def test_neighbours_in_another_set(sizes: tuple[int, int]) -> None:
-    queries, references = normal(23, 8), normal(31, 8, seed=1)
-    found = torch.cat(
-        list(
-            fp.nearest_distances(blocks(queries, sizes[0]), lambda: blocks(references, sizes[1]), 4)
-        )
-    )
-    u, v = (x / x.norm(dim=1, keepdim=True) for x in (queries, references))
-    expected = NearestNeighbors(n_neighbors=4, algorithm="brute").fit(v).kneighbors(u)[0]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    scores = fp.neighbour_scores(found)
-    np.testing.assert_allclose(scores["knn_distance"], -expected[:, 3])
-    np.testing.assert_allclose(scores["knn_density"], -expected.mean(1))
-
-
-@pytest.mark.parametrize("sizes", [(7, 5), (100, 3), (4, 100)])
-def test_no_row_is_its_own_neighbour(sizes: tuple[int, int]) -> None:
-    h = normal(30, 6)
-    h[17] = 3 * h[2]  # a duplicate stays a neighbour
-    found = torch.cat(
-        list(fp.nearest_distances(blocks(h, sizes[0]), lambda: blocks(h, sizes[1]), 3, same=True))
-    )
-    u = h / h.norm(dim=1, keepdim=True)
-    far = cdist(u, u)
-    np.fill_diagonal(far, np.inf)
-    np.testing.assert_allclose(found, np.sort(far, 1)[:, :3], atol=1e-7)
-    assert found[17, 0] == pytest.approx(0, abs=1e-7)
-
-
-def test_too_few_neighbours() -> None:
-    h = normal(3, 4)
-    for k, same, message in (
-        (3, True, "2 neighbours to offer"),
-        (4, False, "3 neigh"),
-        (0, True, "k = 0"),
-    ):
-        with pytest.raises(SettingsError, match=message):
-            list(fp.nearest_distances([h], lambda: [h], k, same=same))
+@pytest.mark.parametrize("same", [False, True])
+def test_neighbour_scores(same: bool) -> None:
+    """Of what ``nearest`` finds: scikit-learn's distances, and a duplicate is a neighbour at distance 0."""
+    h, others = normal(30, 8), normal(30, 8, seed=1)
+    h[17] = 3 * h[2]
+    references = h if same else others
+    rows = [FeatureRows.of(x.numpy()) for x in (h, references)]
+    cosines = torch.from_numpy(nearest(*rows, 3, itself=same).similarity)
+    u, v = (x / x.norm(dim=1, keepdim=True) for x in (h, references))
+    far = cdist(u, v)
+    if same:
+        np.fill_diagonal(far, np.inf)
+    expected = np.sort(far, 1)[:, :3]
+    scores = fp.neighbour_scores(cosines)
+    np.testing.assert_allclose(scores["knn_distance"], -expected[:, 2], rtol=1e-5)
+    np.testing.assert_allclose(scores["knn_density"], -expected.mean(1), atol=1e-3, rtol=1e-5)
+    assert (expected[17, 0] == pytest.approx(0, abs=1e-7)) == same
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])

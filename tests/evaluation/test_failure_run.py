@@ -11,13 +11,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sample_data import save_checkpoint, save_images
+from sample_data import PREPROCESS, Signed, save_checkpoint, save_images
 from sklearn.metrics import roc_auc_score
 
 from qscore_fast.cli.evaluate_command import evaluate, evaluate_parser
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import SettingsError, StoreError
 from qscore_fast.evaluation import failure as fp
+from qscore_fast.images import Preprocess
 from qscore_fast.scoring import ScoreRun, score
 
 
@@ -64,18 +65,57 @@ def test_scores_of_the_store(run: ScoreRun) -> None:
     """What the store keeps gives what the embeddings give, up to their rounding to float16."""
     found = fp.scores_of_run(run)
     expected = fp.row_scores(torch.from_numpy(run.embeddings().astype(np.float32)))
-    kept = np.ones(len(run.scores()), bool)
     for name in ("l1_norm", "l2_norm", "max_z", "max_activation", "v1_score", "hoyer", "gini"):
         values = expected[name].double().numpy()
-        np.testing.assert_allclose(found.scores[name][kept], values[kept], rtol=3e-3, err_msg=name)
+        np.testing.assert_allclose(found.scores[name], values, rtol=3e-3, err_msg=name)
     q = run.scores().to_pandas()
     for name in ("q_score", "num_active", "num_highly_active"):
         np.testing.assert_array_equal(found.scores[name], q[name])
     text = " ".join(found.notes)
-    assert "take the evaluated images themselves" in text
+    assert "take the run's own images as the reference set" in text
     assert "Mahalanobis: left out, for the reference set has 150 samples for 256 features" in text
     assert {"knn_distance", "knn_density", "pca_residual"} < set(found.scores)
     assert "mahalanobis" not in found.scores
+
+
+def test_scores_of_a_two_sided_run_look_above_the_mean_alone(tmp_path: Path) -> None:
+    """Although its store keeps what lies far below the mean, too."""
+    signed = load_encoder(Signed(), preprocess=Preprocess.from_json(PREPROCESS))
+    run = score(
+        save_images(tmp_path / "images", 60), signed, tmp_path / "run",
+        two_sided=True, activation_eps=2.0, eps=3.0, embeddings="npy",
+    )  # fmt: skip
+    found = fp.scores_of_run(run)
+    h = run.embeddings().astype(np.float64)
+    mean, std = h.mean(1), h.std(1)
+    largest = (h.max(1) - mean) / std
+    assert (np.abs(h - mean[:, None]).max(1) / std > np.maximum(largest, 2) + 0.1).any()
+    np.testing.assert_allclose(found.scores["max_z"], np.maximum(largest, 2), rtol=5e-3)
+    bounded = np.where(largest > 2, h.max(1), mean + 2 * std)
+    np.testing.assert_allclose(found.scores["max_activation"], bounded, rtol=5e-3, atol=1e-3)
+    silent = int((largest <= 2).sum())
+    noted = [note for note in found.notes if "no activation above" in note]
+    assert [note.split()[0] for note in noted] == ([str(silent)] if silent else [])
+
+
+def test_a_copy_of_the_run_as_its_reference_is_the_run_itself(
+    run: ScoreRun, tmp_path: Path, encoder: Encoder
+) -> None:
+    images = run.path.parent / "images"
+    copy = score(images, encoder, tmp_path / "copy", embeddings="npy", unit_size=64)
+    own, found = (fp.scores_of_run(run, reference=other) for other in (run, copy))
+    np.testing.assert_array_equal(own.scores["knn_distance"], found.scores["knn_distance"])
+    assert (found.scores["knn_distance"] < -0.01).any()
+
+
+def test_sure_answers_of_a_probe_do_not_tie(run: ScoreRun, correct: Path, tmp_path: Path) -> None:
+    """Softmax in float32 makes 1 of all logits that lead by 17 or more."""
+    count = len(run.scores())
+    logits = np.zeros((count, 3), np.float32)
+    logits[:, 0] = np.linspace(17, 30, count)
+    np.save(tmp_path / "logits.npy", logits)
+    found = fp.evaluate_run(run, correct, logits=tmp_path / "logits.npy", num_resamples=10)
+    assert len(np.unique(found.scores["msp"])) == len(np.unique(found.scores["margin"])) == count
 
 
 def test_images_without_kept_activations_share_the_bound(tmp_path: Path, encoder: Encoder) -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 
 
 class Run:
@@ -43,12 +43,26 @@ def test_parts_read_as_one_array(whole, cuts, size, data):
     np.testing.assert_array_equal(rows.gather(np.array(wanted)), whole[wanted])
     chosen = rows.select(columns)
     blocks = list(chosen.blocks(size))
-    assert max(map(len, blocks)) <= size
+    # Whatever the parts hold: their edges are no edges of blocks.
+    assert [len(block) for block in blocks] == [
+        min(size, len(whole) - start) for start in range(0, len(whole), size)
+    ]
     np.testing.assert_array_equal(np.concatenate(blocks), whole[:, columns])
     np.testing.assert_array_equal(
         chosen.select([0]).gather(np.array(wanted)), whole[wanted][:, columns[:1]]
     )
     assert chosen.num_bytes == whole[:, columns].nbytes
+
+
+def test_a_block_of_one_part_is_no_copy_and_a_read_only_one_is_copied_for_pytorch():
+    parts = (np.zeros((4, 3), np.float32), np.ones((5, 3), np.float32))
+    parts[1].setflags(write=False)
+    blocks = list(FeatureRows(parts).blocks(2))
+    assert [any(np.shares_memory(block, part) for part in parts) for block in blocks] == [True] * 5
+    tensors = [as_tensor(block) for block in blocks]
+    for tensor, block in zip(tensors, blocks, strict=True):
+        assert np.shares_memory(tensor.numpy(), block) == block.flags.writeable
+        np.testing.assert_array_equal(tensor.numpy(), block)
 
 
 def test_bfloat16_tensors_keep_their_values():

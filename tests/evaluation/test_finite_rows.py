@@ -13,12 +13,19 @@ import pytest
 from changed_embeddings import save_embeddings
 from sample_data import PREPROCESS, save_images
 
+from qscore_fast.cli import main
 from qscore_fast.encoders import load_encoder
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.compression import compress_run, compression_curve_of_runs
 from qscore_fast.evaluation.failure import evaluate_run, scores_of_run
 from qscore_fast.evaluation.feature_rows import FeatureRows
-from qscore_fast.evaluation.probes import knn_probe, linear_probe, logistic_path
+from qscore_fast.evaluation.probes import (
+    check_graph,
+    knn_probe,
+    linear_probe,
+    logistic_path,
+    save_graph,
+)
 from qscore_fast.evaluation.run_pair import run_pair
 from qscore_fast.images import Preprocess
 from qscore_fast.scoring import ScoreRun, score
@@ -142,6 +149,24 @@ def test_a_reference_set_goes_without_them_and_says_so(runs):
     assert all(np.isfinite(score).all() for score in found.scores.values())
     with pytest.raises(SettingsError, match="bad-test hold NaN"):
         scores_of_run(runs["bad-test"], reference=runs["train"])
+
+
+def test_a_graph_is_refused_before_the_search(runs, tmp_path, monkeypatch, capsys):
+    def searched(*_: Any, **__: Any) -> None:
+        pytest.fail("the search began")
+
+    monkeypatch.setattr("qscore_fast.evaluation.probes.knn_probe", searched)
+    train, test = runs["train"], runs["bad-test"]
+    words = ["knn", str(train.path), str(test.path), "--k", "5", "--finite-only"]
+    assert main([*words, "--graph", str(tmp_path / "graph.npz")]) == 2
+    first = ", ".join(repr(ids(test)[row]) for row in BAD)
+    assert (
+        f"3 of 90 representations of {test.path} hold NaN or Inf, those of {first}: ask for no graph "
+        "(--graph), which has a row for every image, or score them again"
+    ) in capsys.readouterr().err
+    with pytest.raises(SettingsError, match=r"ask for no graph \(--graph\)"):
+        save_graph(test, 5, tmp_path / "graph.npz")
+    assert check_graph(runs["test"], 5, tmp_path / "graph.npz") == tmp_path / "graph.npz"
 
 
 def test_rows_where_a_mask_is_true():

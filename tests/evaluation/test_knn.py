@@ -143,6 +143,20 @@ def test_faiss_finds_the_same_and_says_what_it_misses(digits):
     assert one.recall < 0.95 < every.recall
 
 
+def test_queries_for_which_an_index_finds_nothing_are_answered_exactly():
+    """Of a collapsed encoder: all references in one list, the others empty."""
+    rng = np.random.default_rng(0)
+    references = FeatureRows((np.ones((1600, 8), np.float32),))
+    queries = FeatureRows((np.abs(rng.normal(size=(50, 8))).astype(np.float32),))
+    found = searched(queries, references, 5, "faiss-ivf")
+    assert found.settings["answered_exactly"] > 0
+    truth = nearest(queries, references, 5)
+    assert (found.neighbours.index >= 0).all()
+    np.testing.assert_allclose(found.neighbours.similarity, truth.similarity, atol=1e-6)
+    shares = votes(found.neighbours, np.arange(1600) % 3, 3, 5)
+    np.testing.assert_allclose(shares.sum(1), 1)
+
+
 def test_the_graph_is_scikit_learns_and_cleanlab_takes_it(digits):
     x, y = digits
     graph = neighbour_graph(FeatureRows((x[:400], x[400:600])), 8)

@@ -185,6 +185,21 @@ def test_directions_are_those_of_the_dense_inverse_hessian(count):
     assert squared == pytest.approx(gradient @ gradient)
 
 
+@pytest.mark.parametrize("shift", [3e-5, 3e-4])
+def test_a_curvature_that_rounding_left_indefinite_is_lifted(digits, shift):
+    """It is only the axes that steps are taken in: the optimum stays."""
+    x, y = digits
+    x = np.concatenate([x, x[:, :8]], 1)  # dependent features
+    problem = SoftmaxProblem(FeatureRows.of(x), y, 10)
+    expected = fit_logistic(problem, [0.01], tolerance=1e-9)[0]
+    problem.covariance -= shift * float(problem.covariance.diagonal().mean()) * torch.eye(72)
+    found = fit_logistic(problem, [0.01], tolerance=1e-9)[0]
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    problem.covariance -= 1000 * problem.covariance.diagonal().max() * torch.eye(72)
+    with pytest.raises(SettingsError, match="no positive matrix"):
+        fit_logistic(problem, [0.01])
+
+
 def test_dead_features_and_a_class_without_samples_are_no_obstacle(digits):
     x, y = digits
     x = x.copy()

@@ -232,6 +232,28 @@ def test_two_nn_is_its_definition() -> None:
     assert "10 are needed" in str(m.two_nn(x[:9]))
 
 
+def test_two_nn_knows_a_copy_however_its_distance_is_rounded() -> None:
+    """In 512 dimensions a search by products puts copies of a unit row at 1e-8 of it, not at 0."""
+    whole = unit(normal(600, 20) @ normal(20, 512, seed=1))
+    rows = np.concatenate([whole, whole[:100], whole[:100]])
+    _, same, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    alone = counts[same.ravel()] == 1
+    assert (len(rows), alone.sum()) == (800, 500)
+    # A row twice is one neighbour at two places: then mu is 1.
+    nearest = np.sort(distance.cdist(rows[alone], rows), axis=1)[:, 1:3]
+    mu = np.sort(nearest[:, 1] / nearest[:, 0])
+    kept = int(0.9 * len(mu))
+    y_axis = -np.log1p(-np.arange(1, kept + 1) / len(mu))
+    slope = linalg.lstsq(np.log(mu[:kept, None]), y_axis)[0][0]
+    found = m.two_nn(rows)
+    assert float(found) == pytest.approx(slope, rel=1e-6)
+    assert slope > 10
+    assert found.details["rows"] == 500 and found.details["duplicates"] == 300
+    clid = m.clid_measures(m.RowSample(512).update(rows))
+    learned = float(clid["cluster_learnability"])
+    assert float(clid["clid"]) - learned == pytest.approx(slope / 512, rel=1e-4)
+
+
 def test_clusters_are_learnable_where_there_are_clusters() -> None:
     """As many far clusters as k-means looks for, against none at all in many dimensions."""
     random = np.random.default_rng(0)

@@ -13,7 +13,12 @@ import torch
 
 from qscore_fast.cli.metrics_command import metrics, metrics_parser
 from qscore_fast.errors import MissingExtraError, QScoreError, StoreError
-from qscore_fast.evaluation.measures import MeasureReport, measure_run
+from qscore_fast.evaluation.measures import (
+    MeasureReport,
+    RepresentationMoments,
+    measure_run,
+    normalised_std,
+)
 from qscore_fast.scoring import ScoreRun, score
 
 NAMES = [
@@ -188,6 +193,23 @@ def test_collapse_shows_where_it_can() -> None:
     assert float(report["normalised_std"]) == 0
     assert float(report["rankme"]) == 1
     assert float(report["pseudo_condition"]) == 0
+
+
+@pytest.mark.parametrize("count", [33, 5000])
+def test_equal_rows_spread_by_0_however_their_mean_is_rounded(count: int) -> None:
+    row = np.random.default_rng(1).normal(size=(1, 300))
+    for rows in (np.repeat(row, count, 0), row * np.linspace(0.1, 3, count)[:, None]):
+        moments = RepresentationMoments(300)
+        for part in np.array_split(rows, 7):
+            moments.update(part)
+        assert moments.units.variance.max() > 0  # the rounding
+        assert float(normalised_std(moments)) == 0
+    # What is more than that counts, be it in one entry.
+    rows = np.repeat(row, count, 0)
+    rows[0, 0] += 1e-9
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    found = normalised_std(RepresentationMoments(300).update(rows))
+    assert float(found) == pytest.approx(units.std(0, ddof=1).mean(), rel=1e-3)
 
 
 def test_bad_rows_are_counted_and_change_nothing() -> None:

@@ -175,7 +175,8 @@ def test_accumulators_of_other_kinds_or_settings_do_not_merge() -> None:
 
 def test_wrong_settings() -> None:
     moments = m.RepresentationMoments(3).update(np.eye(3))
-    with pytest.raises(ValueError, match="eps is -1"):
-        m.rank_me(moments, eps=-1)
+    for eps in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"eps is {eps}: give a finite number"):
+            m.rank_me(moments, eps=eps)
     with pytest.raises(ValueError, match=r"fit is \(5, 5\)"):
         m.alpha_req(moments, (5, 5))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -88,36 +90,66 @@ def drops(*epochs):
     return lambda optimiser: torch.optim.lr_scheduler.MultiStepLR(optimiser, list(epochs), 0.1)
 
 
-# The published files: rate at their batch size, epochs, rows a step, torch's scheduler of 10 epochs.
+class Published(NamedTuple):
+    """What the authors' own files say; all have momentum 0.9."""
+
+    rates: tuple[float, ...]  # at their batch size
+    epochs: int
+    batch_size: int
+    scheduler: Callable[
+        [torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler
+    ]  # of 10 epochs
+    by_step: bool = False
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    trust: float | None = None
+    start: str = "normal"
+
+
+# Those of 256 rows a step, for 1,024.
+DINOV2 = (*(4 * 10.0**power * digit for power in range(-5, -1) for digit in (1, 2, 5)), 0.4)
 PUBLISHED = {
-    "moco": (30.0, 100, 256, drops(6, 8), False),
-    "moco_v3": (0.4, 90, 1024, cosine(10), False),
-    "moco_v3_vit": (12.0, 90, 1024, cosine(10), False),
-    "simsiam": (1.6, 90, 4096, cosine(10), False),
-    "swav": (0.3, 100, 256, cosine(10), False),
-    "vicreg": (0.02, 100, 256, cosine(10), False),
-    "barlow": (0.3, 100, 256, cosine(10), False),
-    "dino": (0.004, 100, 1024, cosine(10), False),
-    "dinov2": (4e-5, 10, 1024, cosine(10 * 29), True),
-    "byol": (3.2, 80, 4096, cosine(10 * 29), True),
-    "simclr": (1.6, 90, 4096, cosine(10 * 29), True),
-    "solo-learn": (0.1, 100, 256, drops(6, 8), False),
+    "moco": Published((30.0,), 100, 256, drops(6, 8)),
+    "moco_v3": Published((0.4,), 90, 1024, cosine(10)),
+    "moco_v3_vit": Published((12.0,), 90, 1024, cosine(10)),
+    "simsiam": Published((1.6,), 90, 4096, cosine(10), trust=0.001),
+    "swav": Published((0.3,), 100, 256, cosine(10), weight_decay=1e-6),
+    "vicreg": Published((0.02,), 100, 256, cosine(10), weight_decay=1e-6),
+    "barlow": Published((0.3,), 100, 256, cosine(10), weight_decay=1e-6),
+    "dino": Published((0.004,), 100, 1024, cosine(10)),
+    "dinov2": Published(DINOV2, 10, 1024, cosine(10 * 29), True),
+    "byol": Published(
+        (3.2,), 80, 4096, cosine(10 * 29), True, nesterov=True, start="truncated-normal-by-fan-in"
+    ),
+    "simclr": Published(
+        (1.6,), 90, 4096, cosine(10 * 29), True, weight_decay=1e-6, nesterov=True, start="zero"
+    ),
+    "solo-learn": Published(
+        (0.1, 0.15, 0.3, 1.0, 3.0, 30.0), 100, 256, drops(6, 8), start="uniform-by-fan-in"
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_preset_is_the_loop_of_its_authors(digits, name):
     x, y = digits
-    rate, epochs, batch_size, scheduler, by_step = PUBLISHED[name]
+    published, protocol = PUBLISHED[name], PROTOCOLS[name]
+    rate = published.rates[0]
     # Where steps are long for the rows, training is chaotic: no two roundings end alike.
     x = (x / max(1, rate**0.5)).astype(np.float32)
-    protocol = PROTOCOLS[name]
-    assert (protocol.epochs, protocol.batch_size) == (epochs, batch_size)
-    assert protocol.used_rates[0] == pytest.approx(rate, rel=1e-12)
+    assert protocol.used_rates == pytest.approx(published.rates, rel=1e-12)
+    # A decay of 1e-6 moves no weight by what two roundings differ in: only its value can be held to it.
+    told = ("weight_decay", "nesterov", "trust", "start")
+    for field in ("epochs", "batch_size", *told):
+        assert getattr(protocol, field) == getattr(published, field), field
+    assert protocol.momentum == 0.9
     # Ten epochs of 29 steps instead, at the rate of the published batch size.
     short = replace(protocol, rates=(rate,), epochs=10, batch_size=64, scaled=False)
     ours = fit_sgd(FeatureRows.of(x), y, 10, short)[0]
-    layer, losses = torch_loop(x, y, 10, short, rate, scheduler, by_step)
+    theirs = SGDProtocol(
+        (rate,), 10, 64, momentum=0.9, **{field: getattr(published, field) for field in told}
+    )
+    layer, losses = torch_loop(x, y, 10, theirs, rate, published.scheduler, published.by_step)
     scale = float(layer.weight.abs().max())
     torch.testing.assert_close(
         ours.weight.double(), layer.weight.data, rtol=1e-3, atol=1e-4 * scale

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sample_data import PREPROCESS, save_images, small_module
-from torch import Tensor, nn
+from sample_data import PREPROCESS, Signed, save_images
+from torch import Tensor
 
 from qscore_fast import reference
 from qscore_fast.encoders import Encoder, load_encoder
@@ -19,18 +19,6 @@ from qscore_fast.images import FolderSource, Preprocess, decode_image
 from qscore_fast.scoring import ScoreRun, discover, score
 
 SETTINGS: dict[str, Any] = {"unit_size": 50, "batch_size": 16, "device": "cpu"}
-
-
-class Signed(nn.Module):
-    """Every other feature of the small encoder with its sign turned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = small_module()
-
-    def forward(self, images: Tensor) -> Tensor:
-        sign = 1 - 2 * (torch.arange(256) % 2)
-        return self.inner(images) * sign + 0.01
 
 
 @pytest.fixture(scope="module")

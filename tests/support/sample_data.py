@@ -49,6 +49,17 @@ def small_module(seed: int = 0) -> SmallResNet:
     return module.half().float().eval()
 
 
+class Signed(torch.nn.Module):
+    """Every other feature of :func:`small_module` with its sign turned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = small_module()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.inner(images) * (1 - 2 * (torch.arange(256) % 2)) + 0.01
+
+
 def checkpoint_content(seed: int = 0) -> dict[str, Any]:
     """What the file of :func:`small_module` holds."""
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +21,7 @@ from qscore_fast.evaluation.compression.selection import (
 )
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.finite_rows import FiniteRows
+from qscore_fast.evaluation.knn.search import unit_blocks
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing
@@ -213,16 +213,9 @@ def _write_index(faiss: Any, kind: IndexKind, rows: FeatureRows, path: Path) -> 
         index = faiss.IndexScalarQuantizer(
             r, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         )
-    for block in _unit_blocks(rows):
+    for block in unit_blocks(rows, BLOCK):
         index.add(block)
     faiss.write_index(index, str(path))
-
-
-def _unit_blocks(rows: FeatureRows) -> Iterator[np.ndarray]:
-    for block in rows.blocks(BLOCK):
-        h = np.ascontiguousarray(block, np.float32)
-        norms = np.linalg.norm(h, axis=1, keepdims=True)
-        yield h / np.where(norms > 0, norms, 1)  # a row of zeros stays one
 
 
 def _faiss() -> Any:

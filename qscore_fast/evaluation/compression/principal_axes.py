@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 from qscore_fast.evaluation.scatter import Scatter
 
 
@@ -21,7 +21,7 @@ def principal_axes(rows: FeatureRows, device: str | torch.device = "cpu") -> tup
     """
     scatter = Scatter(rows.num_features, torch.device(device))
     for block in rows.blocks(max(1, (1 << 21) // rows.num_features)):
-        part = torch.from_numpy(np.array(block, dtype=np.float64)).to(device)
+        part = as_tensor(block).to(device).double()
         if not bool(torch.isfinite(part).all()):
             raise SettingsError("the representations hold NaN or Inf: leave such rows out")
         scatter.add(part)
@@ -36,7 +36,7 @@ def turned(rows: FeatureRows, mean: Tensor, axes: Tensor, file: Path) -> Feature
     start = 0
     axes32 = axes.float()
     for block in rows.blocks(8192):
-        part = torch.from_numpy(np.array(block, dtype=np.float64)).to(mean.device)
+        part = as_tensor(block).to(mean.device).double()
         out[start : start + len(part)] = ((part - mean).float() @ axes32).cpu().numpy()
         start += len(part)
     out.flush()

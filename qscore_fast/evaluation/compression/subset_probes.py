@@ -22,7 +22,7 @@ from qscore_fast.evaluation.compression.selection import (
     kept_indices,
     num_kept,
 )
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.evaluation.fit_for_probes import check_two_classes, few_rows_notes
 from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
@@ -186,7 +186,7 @@ def _correct(
     found: list[list[np.ndarray]] = [[] for _ in fits]
     start = 0
     for block in test.blocks(8192):
-        h = torch.from_numpy(np.array(block, np.float32)).to(device)
+        h = as_tensor(block).to(device).float()
         wanted = torch.from_numpy(test_labels.targets[start : start + len(block)]).to(device)
         for own, fit in zip(found, fits, strict=True):
             own.append((fit.logits(h).argmax(1) == wanted).cpu().numpy())

@@ -23,7 +23,7 @@ from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 from qscore_fast.scoring.store import Store
 
-BANDS = ("below", "in_d", "above")
+BANDS = {"below": "below D", "in_d": "in D", "above": "above D"}
 FILES = ("discovery.json", "features.parquet", "top_images.parquet", "activations.svg")
 
 
@@ -112,8 +112,11 @@ class DiscoveryReport:
             return found
         classes = np.unique(self.labels.targets)
         if not self.activity.counts.any():
-            found.append("no feature has a purity: none is ever active")
-        elif len(classes) == 1:
+            return [*found, "no feature has a purity: none is ever active"]
+        empty = [BANDS[name] for name, band in self.bands.items() if not band.any()]
+        if empty:
+            found.append(f"no live feature is {' or '.join(empty)}: the purity there is undefined")
+        if len(classes) == 1:
             found.append(
                 f"all images are of class {self.labels.classes[int(classes[0])]!r}: every purity is 1, which "
                 "says nothing about the features"
@@ -154,10 +157,9 @@ class DiscoveryReport:
                 f"over {defined.sum()} splits (random sets: {self.jaccard_by_chance[defined].mean():.3f})"
             )
         if "purity" in content and self.activity.counts.any():
-            names = {"below": "below D", "in_d": "in D", "above": "above D"}
             parts = [
                 f"{title} {content['purity'][name]:.3f}"
-                for name, title in names.items()
+                for name, title in BANDS.items()
                 if content["purity"][name] is not None
             ]
             found.append(f"mean purity of the features: {', '.join(parts)}")
@@ -228,18 +230,22 @@ def discovery_report(
         features: D to look at, chosen from this run; its own by default.
         labels: a file with sample_id and label; True or False to use or leave those of the run; None uses
             them if every scored image has one.
-        num_splits: random halves. num_top: images to name for each feature. seed: of the halves.
+        num_splits: pairs of random halves, 1 or more. num_top: images to name for each feature. seed: of the
+            halves.
 
     Raises:
-        SettingsError: features of another encoder or other samples, labels that are missing, counts below 0.
+        SettingsError: features of another encoder or other samples, labels that are missing, no split, or a
+            count below 0.
         StoreError: no complete run there, or a damaged one.
     """
     run = run if isinstance(run, ScoreRun) else ScoreRun(run)
     features = run.features if features is None else features
     if features.fingerprint != run.features.fingerprint:
         raise SettingsError(f"the features are not those of the encoder of {run.path}")
-    if num_splits < 0 or num_top < 0:
-        raise SettingsError(f"splits are {num_splits} and top images {num_top}: give 0 or more")
+    if num_splits < 1:
+        raise SettingsError(f"num_splits is {num_splits}: give 1 or more")
+    if num_top < 0:
+        raise SettingsError(f"num_top is {num_top}: give 0 or more")
     scores = run.scores().select(["sample_id", "label"])
     if isinstance(labels, bool) or labels is None:
         use = scores["label"].null_count == 0 if labels is None else labels

@@ -17,7 +17,7 @@ from qscore_fast.evaluation.failure.metrics import (
     fpr_at_tpr,
     selective_accuracy,
 )
-from qscore_fast.evaluation.failure.neighbours import nearest_distances, neighbour_scores
+from qscore_fast.evaluation.failure.neighbours import neighbour_scores
 from qscore_fast.evaluation.failure.paper_table import paper_table
 from qscore_fast.evaluation.failure.probe_scores import probe_scores
 from qscore_fast.evaluation.failure.ranking import Ranking
@@ -67,7 +67,6 @@ __all__ = [
     "RunScores",
     "scores_of_run",
     "row_scores",
-    "nearest_distances",
     "neighbour_scores",
     "Gaussian",
     "consistency",

@@ -16,6 +16,7 @@ from qscore_fast.evaluation.class_labels import ClassLabels
 from qscore_fast.evaluation.failure.correctness import PROBE_COLUMN, Correctness
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.finite_rows import FiniteRows
+from qscore_fast.evaluation.fit_for_probes import check_two_classes
 from qscore_fast.evaluation.knn import nearest, votes
 from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
 from qscore_fast.evaluation.probes import knn_probe, linear_probe
@@ -126,8 +127,7 @@ def _cross_fitted(
 ) -> FittedProbe:
     finite = FiniteRows.of(run, finite_only=finite_only)
     known = finite.labels(ClassLabels.of_run(run, labels))
-    if known.num_classes < 2:
-        raise SettingsError(f"all samples are of class {known.classes[0]!r}: a probe needs two")
+    check_two_classes(known)
     if folds < 2 or len(known) < 2 * folds:
         raise SettingsError(
             f"{len(known):,} images in {folds} folds: cross-fitting takes 2 folds or more, and two images a "

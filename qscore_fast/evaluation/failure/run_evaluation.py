@@ -210,6 +210,7 @@ def _read_logits(path: str | os.PathLike[str], outcome: Correctness) -> np.ndarr
 
 def _bound(logits: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        name: score.double().numpy()
-        for name, score in probe_scores(torch.from_numpy(logits)).items()
+        name: score.numpy()
+        # In float32 the surest answers would tie at 1.
+        for name, score in probe_scores(torch.from_numpy(logits).double()).items()
     }

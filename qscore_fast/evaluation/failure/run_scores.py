@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +12,19 @@ from torch import Tensor
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.failure.gaussian import Gaussian
-from qscore_fast.evaluation.failure.neighbours import (
-    QUERIES,
-    REFERENCES,
-    nearest_distances,
-    neighbour_scores,
-)
+from qscore_fast.evaluation.failure.neighbours import neighbour_scores
 from qscore_fast.evaluation.failure.row_scores import gini, hoyer, v1_score
 from qscore_fast.evaluation.failure.view_consistency import consistency
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 from qscore_fast.evaluation.finite_rows import FiniteRows, finite_mask, non_finite
 from qscore_fast.evaluation.joined_views import JoinedViews
+from qscore_fast.evaluation.knn import nearest
 from qscore_fast.evaluation.run_pair import check_same_space
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.store import Store
+
+BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -180,12 +178,12 @@ def _against_reference(
     settings: RivalSettings,
     notes: list[str],
 ) -> dict[str, Tensor]:
-    same = reference is None or reference.path.resolve() == run.path.resolve()
+    same = reference is None or _same_images(run, reference)
     others = rows
     if reference is None:
         notes.append(
-            "kNN, Mahalanobis and PCA residual take the evaluated images themselves as the reference set "
-            "(--reference names another run)"
+            "kNN, Mahalanobis and PCA residual take the run's own images as the reference set (--reference "
+            "names another run)"
         )
     elif Store(reference.path).record.asked["embeddings"] == "none":
         raise SettingsError(
@@ -196,28 +194,41 @@ def _against_reference(
         others = usable.rows
         notes.extend(usable.notes)
     found: dict[str, Tensor] = {}
-    _try(
-        "kNN distance and density", notes,
-        lambda: found.update(neighbour_scores(torch.cat(list(nearest_distances(
-            _blocks(rows, settings.device, QUERIES),
-            lambda: _blocks(others, settings.device, REFERENCES),
-            settings.k, same=same,
-        ))))),
-    )  # fmt: skip
 
-    def gaussian() -> None:
-        fitted = Gaussian.fit(_blocks(others, settings.device))
-        residual = [
-            fitted.pca_residual(b, settings.explained) for b in _blocks(rows, settings.device)
-        ]
-        found["pca_residual"] = -torch.cat(residual)
-        distance = [
-            fitted.mahalanobis(b, settings.regularisation) for b in _blocks(rows, settings.device)
-        ]
-        found["mahalanobis"] = -torch.cat(distance)
+    def neighbours() -> None:
+        near = nearest(rows, others, settings.k, itself=same, device=settings.device)
+        found.update(neighbour_scores(torch.from_numpy(near.similarity)))
 
-    _try("Mahalanobis", notes, gaussian)
+    def residual() -> None:
+        fitted.append(Gaussian.fit(_blocks(others, settings.device)))
+        parts = [
+            fitted[0].pca_residual(block, settings.explained)
+            for block in _blocks(rows, settings.device)
+        ]
+        found["pca_residual"] = -torch.cat(parts)
+
+    def distance() -> None:
+        parts = [
+            fitted[0].mahalanobis(block, settings.regularisation)
+            for block in _blocks(rows, settings.device)
+        ]
+        found["mahalanobis"] = -torch.cat(parts)
+
+    fitted: list[Gaussian] = []
+    _try("kNN distance and density", notes, neighbours)
+    _try("Mahalanobis and PCA residual", notes, residual)
+    if fitted:
+        _try("Mahalanobis", notes, distance)
     return found
+
+
+def _same_images(run: ScoreRun, other: ScoreRun) -> bool:
+    """Whether both scored the same images in the same order."""
+    if run.path.resolve() == other.path.resolve():
+        return True
+    listed = (Store(one.path).record.asked["source"]["manifest_hash"] for one in (run, other))
+    ids = (one.scores()["sample_id"] for one in (run, other))
+    return next(listed) == next(listed) and next(ids).equals(next(ids))
 
 
 def _try(what: str, notes: list[str], compute: Callable[[], None]) -> None:
@@ -237,7 +248,9 @@ def _activations(store: Store) -> tuple[Tensor, Tensor, int]:
 
     def of_part(part: Part) -> tuple[np.ndarray, np.ndarray]:
         mean, std, l2 = (part.stat(name).astype(np.float64) for name in ("mean", "std", "l2"))
-        z = part.per_row(np.maximum, part.z, np.float64)
+        # In two-sided runs z is a distance, also of entries below the mean; their value is negative.
+        above = np.where(part.value > 0, part.z, 0)
+        z = part.per_row(np.maximum, above, np.float64)
         value = part.per_row(np.maximum, part.value, np.float64)
         return np.maximum(z, eps), mean + np.where(value > 0, value * l2, eps * std)
 
@@ -262,26 +275,10 @@ def _consistency(
     return found
 
 
-def _blocks(rows: FeatureRows, device: str | torch.device, size: int = QUERIES) -> Iterator[Tensor]:
-    """The embeddings as float32, so many rows a block (the last has fewer), whatever the parts hold."""
-    for block in _regrouped(rows.parts, size):
-        yield torch.from_numpy(block.astype(np.float32)).to(device)
-
-
-def _regrouped(arrays: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    waiting: list[np.ndarray] = []
-    count = 0
-    for array in arrays:
-        while len(array):
-            part = array[: rows - count]
-            waiting.append(part)
-            count += len(part)
-            array = array[len(part) :]
-            if count == rows:
-                yield np.concatenate(waiting)
-                waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
+def _blocks(rows: FeatureRows, device: str | torch.device) -> Iterator[Tensor]:
+    """The embeddings as float32, on the device."""
+    for block in rows.blocks(BLOCK):
+        yield as_tensor(block).to(device).float()
 
 
 def _tensor(table: pa.Table, name: str) -> Tensor:

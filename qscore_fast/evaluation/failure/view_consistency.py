@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.evaluation.failure.neighbours import unit_rows
+from qscore_fast.evaluation.failure.row_scores import check_matrix
 
 
 def consistency(views: list[Tensor]) -> Tensor:
@@ -25,7 +26,7 @@ def consistency(views: list[Tensor]) -> Tensor:
         raise SettingsError(
             f"{len(views)} views of shapes {sorted(shapes)}: give two or more of the same shape"
         )
-    unit = [unit_rows(view) for view in views]
+    unit = [_unit_rows(view) for view in views]
     total = unit[0].clone()
     own = unit[0].square().sum(-1)
     for view in unit[1:]:
@@ -33,3 +34,10 @@ def consistency(views: list[Tensor]) -> Tensor:
         own = own + view.square().sum(-1)
     pairs = len(views) * (len(views) - 1)
     return (total.square().sum(-1) - own) / pairs
+
+
+def _unit_rows(h: Tensor) -> Tensor:
+    """h / ||h||_2 by rows, in float32 or float64; rows of zeros stay."""
+    check_matrix("a view", h)
+    wide = h.to(torch.promote_types(h.dtype, torch.float32))
+    return torch.nn.functional.normalize(wide, eps=1e-30)

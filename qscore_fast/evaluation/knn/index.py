@@ -55,7 +55,8 @@ def searched(
         index: ``exact``, blocked products in PyTorch (CPU or GPU); ``faiss-flat``, the same in FAISS;
             ``faiss-ivf``, lists around sqrt(N) centres (fewer where rows are few) of which ``probes`` are
             searched (a tenth of them by default); ``faiss-hnsw``, a graph with 32 links, searched with
-            ``breadth`` candidates (at least 128 and 2 k by default).
+            ``breadth`` candidates (at least 128 and 2 k by default). A query for which one of these finds
+            nothing is answered exactly.
         seed: of the sample on which recall is measured.
         device: of the search. On a GPU ``faiss-flat`` and ``faiss-ivf`` take FAISS's GPU build; ``exact``
             takes PyTorch alone.
@@ -77,6 +78,11 @@ def searched(
     made, settings = _built(faiss, index, references, k, probes, breadth, gpu)
     parts = [made.search(block, k) for block in unit_blocks(queries, BLOCK)]
     found = Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    unanswered = np.flatnonzero(found.index[:, 0] < 0)
+    if len(unanswered):  # whose lists are empty, as most are where all references are alike
+        exact = nearest(FeatureRows((queries.gather(unanswered),)), references, k, device=device)
+        found.similarity[unanswered], found.index[unanswered] = exact.similarity, exact.index
+        settings["answered_exactly"] = len(unanswered)
     recall = 1.0
     if index != "faiss-flat":
         rng = np.random.default_rng(seed)

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 
-QUERIES, REFERENCES = 2048, 8192
-# On a GPU, of float32: queries as they stay there while the references pass by once, and their cosines.
+# On a CPU: rows of a block; wide references are faster in blocks of no more than so many numbers.
+QUERIES, REFERENCES, REFERENCE_NUMBERS = 2048, 8192, 1 << 22
+# On a GPU, of float32: queries as they stay there while the references pass by once (a block of which is no
+# larger), and their cosines.
 QUERY_BYTES, COSINE_BYTES = 1 << 30, 2 << 30
+TIED_ROWS = 4096  # that are sorted whole, at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +59,11 @@ def nearest(
         )
     similarity = np.empty((len(queries), k), np.float32)
     index = np.empty((len(queries), k), np.int64)
-    together, size = QUERIES, REFERENCES
+    together = QUERIES
+    size = max(k, min(REFERENCES, REFERENCE_NUMBERS // queries.num_features))
     if torch.device(device).type == "cuda":
         together = max(1, QUERY_BYTES // (4 * queries.num_features))
-        size = max(k, COSINE_BYTES // (4 * min(together, len(queries))))
+        size = max(k, min(together, COSINE_BYTES // (4 * min(together, len(queries)))))
     start = 0
     for block in queries.blocks(together):
         query = unit_block(block, device)
@@ -85,8 +89,7 @@ def unit_block(block: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
     Raises:
         SettingsError: NaN or Inf.
     """
-    # Mapped rows are read-only, which PyTorch does not take; they are widened where they are used.
-    h = torch.from_numpy(np.array(block)).to(device).float()
+    h = as_tensor(block).to(device).float()
     if not bool(torch.isfinite(h).all()):
         raise SettingsError("the representations hold NaN or Inf: leave such rows out")
     return torch.nn.functional.normalize(h, eps=1e-30)
@@ -146,8 +149,11 @@ def _above(cosine: Tensor, bar: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return _largest(cosine, min(k, width))
     row, column = flat // width, flat % width
     counts = row.bincount(minlength=len(cosine))
+    widest = int(counts.max())
+    if widest > max(4 * k, width // 8):  # one row's entries would make the list long for all
+        return _largest(cosine, min(k, width))
     place = torch.arange(len(flat), device=flat.device) - (counts.cumsum(0) - counts)[row]
-    values = cosine.new_full((len(cosine), int(counts.max())), -torch.inf)
+    values = cosine.new_full((len(cosine), widest), -torch.inf)
     at = torch.zeros(values.shape, dtype=torch.int64, device=flat.device)
     values[row, place] = cosine.flatten()[flat]
     at[row, place] = column
@@ -166,7 +172,7 @@ def _largest(cosine: Tensor, k: int) -> tuple[Tensor, Tensor]:
         columns, order = at[tied].sort(dim=1)
         found, order = values[tied].gather(1, order).sort(dim=1, descending=True, stable=True)
         values[tied], at[tied] = found, columns.gather(1, order)
-        if bool(open_end.any()):
-            found, columns = cosine[open_end].sort(dim=1, descending=True, stable=True)
-            values[open_end], at[open_end] = found[:, :k], columns[:, :k]
+        for some in open_end.nonzero()[:, 0].split(TIED_ROWS):
+            found, columns = cosine[some].sort(dim=1, descending=True, stable=True)
+            values[some], at[some] = found[:, :k], columns[:, :k]
     return values, at

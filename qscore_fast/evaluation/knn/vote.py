@@ -40,7 +40,6 @@ def votes(
         )
     if not (temperature > 0 and np.isfinite(temperature)):
         raise SettingsError(f"temperature is {temperature:g}: give a number above 0")
-    found = np.zeros((len(neighbours.index), num_classes))
     index, similarity = neighbours.index[:, :k], neighbours.similarity[:, :k].astype(np.float64)
     there = index >= 0
     if weighting == "softmax":
@@ -49,5 +48,7 @@ def votes(
     else:
         weight = there.astype(np.float64)
     rows = np.repeat(np.arange(len(index)), k)
-    np.add.at(found, (rows, targets[index.reshape(-1)]), weight.reshape(-1))
+    cells = rows * num_classes + targets[index.reshape(-1)]
+    size = len(index) * num_classes
+    found = np.bincount(cells, weight.reshape(-1), size).reshape(len(index), num_classes)
     return found / found.sum(1, keepdims=True)

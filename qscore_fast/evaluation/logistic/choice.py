@@ -56,10 +56,10 @@ def chosen_C(
     problem = SoftmaxProblem(training, targets[kept], num_classes, device=device)
     values = grid_of_C(problem)
     fits = fit_logistic(problem, values, tolerance=1e-5)
-    h = torch.from_numpy(rows.gather(held).astype(np.float32))
-    wanted = torch.from_numpy(targets[held])
-    right = [int((fit.logits(h).argmax(1).cpu() == wanted).sum()) for fit in fits]
-    return values[int(np.argmax(right))]
+    h = torch.from_numpy(rows.gather(held)).to(device).float()
+    wanted = torch.from_numpy(targets[held]).to(device)
+    right = torch.stack([(fit.logits(h).argmax(1) == wanted).sum() for fit in fits])
+    return values[int(np.argmax(right.cpu().numpy()))]
 
 
 def ridge_of(C: float, rows: FeatureRows) -> float:

@@ -19,6 +19,7 @@ TOLERANCE = 1e-6
 MAX_ITERATIONS = 500
 STATE_BYTES = 4 << 30
 ROUNDING = 1e-5  # of float32 products summed over rows, beside the variances
+MOST_LIFTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,10 @@ class LogisticFit:
 
     def logits(self, h: Tensor) -> Tensor:
         """(n, C) float32 for rows (n, r)."""
-        chosen = h[:, torch.from_numpy(self.columns).to(h.device)].to(self.weight.device)
-        return torch.addmm(self.bias.float(), chosen.float(), self.weight.float().T)
+        if len(self.columns) < h.shape[1]:
+            h = h[:, torch.from_numpy(self.columns).to(h.device)]
+        h = h.to(self.weight.device).float()
+        return torch.addmm(self.bias.float(), h, self.weight.float().T)
 
 
 def fit_logistic(
@@ -130,8 +133,7 @@ class _Probe:
         # Features that never change have no curvature but the ridge's, which may be below rounding.
         floor = max(self.ridge, 1e-9 * float(block.diagonal().mean()), 1e-300)
         # The covariance is exact to float32: what is smaller beside a feature's own variance is noise.
-        lifted = block + torch.diag(floor + ROUNDING * block.diagonal())
-        lower = torch.linalg.cholesky(lifted)
+        lower = _cholesky(block, floor + ROUNDING * block.diagonal())
         # Any turn is as good as another, if points and gradients see the same one: products with an inverse
         # that was rounded once are several times faster than solving twice a step.
         identity = torch.eye(len(block), dtype=block.dtype, device=block.device)
@@ -168,6 +170,19 @@ class _Probe:
             self.move(stop.value.point)
             return stop.value
         return None
+
+
+def _cholesky(matrix: Tensor, lift: Tensor) -> Tensor:
+    """Lower factor of matrix + diag(lift); where rounding left that indefinite, of more lift."""
+    for _ in range(MOST_LIFTS):
+        lower, failed = torch.linalg.cholesky_ex(matrix + torch.diag(lift))
+        if not int(failed):
+            return lower
+        lift = 10 * lift
+    raise SettingsError(
+        "the covariance of the representations is no positive matrix, even with a hundred times its rounding "
+        "added: they are too large for float32; scale them down"
+    )
 
 
 def _fit_together(

@@ -12,13 +12,13 @@ from torch import Tensor
 from qscore_fast.backends import native_kernels
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.device_memory import room_for_rows
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 from qscore_fast.evaluation.scatter import Scatter
 
 # Rows of a block, and logits of it. The gradient, as large as the weights, is read and written once a block,
 # which is nothing beside a product over so many rows; on a GPU few kernels do much.
 BLOCK_ROWS, BLOCK_LOGITS, FEWEST_ROWS = 4096, 1 << 22, 256
-GPU_NUMBERS, GPU_LOGITS = 1 << 29, 1 << 26
+GPU_NUMBERS, GPU_LOGITS, CHUNK_ROWS = 1 << 29, 1 << 26, 2048
 # Up to so many logits a row the native kernel, which reads the rows once, is faster than two products and all
 # that lies between them. It keeps a gradient in float64 for every thread.
 NATIVE_OUTPUTS = 128
@@ -66,20 +66,26 @@ class SoftmaxProblem:
         self.device = torch.device(device)
         self._rows = rows
         self._targets = torch.from_numpy(targets).to(self.device)
+        room = room_for_rows(self.device) if in_memory is None else in_memory
+        keeps = self.num_rows * self.num_features * 4 <= room
+        kept = torch.empty(self.num_rows if keeps else 0, self.num_features, device=self.device)
         total = torch.zeros(rows.num_features, dtype=torch.float64, device=self.device)
-        for block in rows.blocks(self._widened_rows):
-            total += self._wide(block).sum(0)
+        for start, block in self._blocks_of_parts():
+            total += block.double().sum(0)
+            if keeps:
+                kept[start : start + len(block)] = block
         self.mean = total / self.num_rows
         if not bool(torch.isfinite(self.mean).all()):
             raise SettingsError(
                 "the representations hold NaN or Inf: leave such rows out (they have no score either)"
             )
-        room = room_for_rows(self.device) if in_memory is None else in_memory
-        keeps = self.num_rows * self.num_features * 4 <= room
-        kept = torch.empty(self.num_rows if keeps else 0, self.num_features, device=self.device)
         scatter = Scatter(self.num_features, self.device)
-        for start, centred in self._read_widened():
-            scatter.add_deviations(centred)
+        # Float32 holds rows of up to 32 bits as they are; of others the digits below their mean count.
+        whole = keeps and rows.dtype.itemsize <= 4
+        for start, centred in self._centred(kept if whole else None):
+            # Products of a GPU have fewer digits than a CPU's, and the curvature needs them.
+            on_gpu = self.device.type == "cuda"
+            scatter.add_deviations(centred.double() if on_gpu else centred)
             if keeps:
                 kept[start : start + len(centred)] = centred
         self.covariance = scatter.centred / self.num_rows
@@ -89,22 +95,30 @@ class SoftmaxProblem:
     def _widened_rows(self) -> int:
         return max(1, WIDENED_NUMBERS // self.num_features)
 
-    def _wide(self, block: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(block)).to(self.device).double()
+    def _blocks_of_parts(self) -> Iterator[tuple[int, Tensor]]:
+        """First row and (b, r) of every block as it is, on the device."""
+        start = 0
+        for block in self._rows.blocks(self._widened_rows):
+            yield start, as_tensor(block).to(self.device)
+            start += len(block)
+
+    def _centred(self, kept: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """First row and (b, r) float32 less the mean of every block; of ``kept``, or from the parts."""
+        size = self._widened_rows
+        blocks = (
+            self._blocks_of_parts()
+            if kept is None
+            else ((at, kept[at : at + size]) for at in range(0, len(kept), size))
+        )
+        for start, block in blocks:
+            yield start, (block.double() - self.mean).float()
 
     def _read(self, size: int) -> Iterator[tuple[int, Tensor]]:
         """First row and (b, r) centred float32 of every block."""
-        widened = [(0, self._kept)] if self._kept is not None else self._read_widened()
+        widened = [(0, self._kept)] if self._kept is not None else self._centred(None)
         for first, rows in widened:
             for start in range(0, len(rows), size):
                 yield first + start, rows[start : start + size]
-
-    def _read_widened(self) -> Iterator[tuple[int, Tensor]]:
-        """The same, from the parts."""
-        start = 0
-        for block in self._rows.blocks(self._widened_rows):
-            yield start, (self._wide(block) - self.mean).float()
-            start += len(block)
 
     def evaluate(
         self, weights: Sequence[Tensor], biases: Sequence[Tensor]
@@ -158,8 +172,11 @@ class SoftmaxProblem:
             p /= total
             p.scatter_add_(-1, wanted, torch.full_like(hit, -1)[..., None])
             flat = p.view(len(block), -1)
-            partial.addmm_(flat.T, block)
             bias_gradient += flat.sum(0, dtype=torch.float64)
+            if self.device.type == "cuda":
+                _add_products(gradient, flat, block)
+                continue
+            partial.addmm_(flat.T, block)
             if number % 16 == 15:  # float32 sums over blocks stay short
                 gradient += partial
                 partial.zero_()
@@ -172,6 +189,19 @@ class SoftmaxProblem:
         else:
             most, logits = BLOCK_ROWS, BLOCK_LOGITS
         return self._read(max(FEWEST_ROWS, min(most, logits // (probes * self.num_classes))))
+
+
+def _add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``left.T @ right`` of (b, c) and (b, r) to (c, r) float64.
+
+    By chunks that a GPU computes side by side, and whose float32 sums are short.
+    """
+    whole = len(left) // CHUNK_ROWS * CHUNK_ROWS
+    if whole:
+        pair = (part[:whole].view(-1, CHUNK_ROWS, part.shape[1]) for part in (left, right))
+        total += torch.bmm(next(pair).mT, next(pair)).sum(0, dtype=torch.float64)
+    if whole < len(left):
+        total += left[whole:].T @ right[whole:]
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qscore_fast.evaluation.measures.measured import Measured
 from qscore_fast.evaluation.measures.moments import RepresentationMoments
 from qscore_fast.evaluation.measures.spectral import no_rows
+from qscore_fast.evaluation.measures.spectrum import rounding_of_mean
 
 
 def self_clustering(moments: RepresentationMoments) -> Measured:
@@ -32,7 +33,10 @@ def normalised_std(moments: RepresentationMoments) -> Measured:
     """
     if reason := _too_few(moments, 2):
         return Measured.undefined(reason)
-    std = float(moments.units.variance.clamp(min=0).sqrt().mean())
+    units = moments.units
+    squares = float(units.centred.diagonal().sum())
+    equal = squares <= rounding_of_mean(units)
+    std = 0.0 if equal else float(units.variance.clamp(min=0).sqrt().mean())
     return Measured.of(std, rows=moments.num_nonzero, isotropic=moments.num_features**-0.5)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from qscore_fast.errors import SettingsError
+from qscore_fast.evaluation.feature_rows import as_tensor
 from qscore_fast.evaluation.joined_views import JoinedViews
 from qscore_fast.evaluation.measures import directional, spectral
 from qscore_fast.evaluation.measures.alignment import Alignment
@@ -111,10 +112,10 @@ def measure_run(
     }
     notes = _notes(moments)
     if joined is not None:
-        measures.update(_of_views(joined.blocks(), moments.num_features, delta))
+        measures.update(_of_views(joined.blocks(), moments.num_features, delta, device))
         notes += joined.notes()
     elif views is not None:
-        measures.update(_of_views(_arrays(views), moments.num_features, delta))
+        measures.update(_of_views(_arrays(views), moments.num_features, delta, device))
     if clid:
         measures.update(clid_measures(sample, seed))
     return MeasureReport(
@@ -177,9 +178,13 @@ def _coherence(moments: RepresentationMoments, parts: Iterable[Array]) -> Measur
     return coherence.compute()
 
 
-def _of_views(views: Iterable[Array], num_features: int, delta: float) -> dict[str, Measured]:
+def _of_views(
+    views: Iterable[Array], num_features: int, delta: float, device: str | torch.device | None
+) -> dict[str, Measured]:
     lidar, alignment = LiDAR(num_features, delta), Alignment(num_features)
     for batch in views:
+        if device is not None:
+            batch = (as_tensor(batch) if isinstance(batch, np.ndarray) else batch).to(device)
         lidar.update(batch)
         alignment.update_views(batch)
     return {"lidar": lidar.compute(), "alignment": alignment.compute()}

@@ -29,8 +29,8 @@ def rank_me(moments: RepresentationMoments, eps: float = 0.0) -> Measured:
         moments: of the representations.
         eps: added to every share, which then sum to more than 1; published codes use 1e-12 to 1e-5.
     """
-    if eps < 0:
-        raise SettingsError(f"eps is {eps}; it must be 0 or more")
+    if not (eps >= 0 and np.isfinite(eps)):
+        raise SettingsError(f"eps is {eps:g}: give a finite number, 0 or more")
     spectrum, reason = _spectrum(moments, centred=False)
     if reason:
         return Measured.undefined(reason, eps=eps, centred=False)

@@ -66,8 +66,13 @@ class _Part:
 def _part(scatter: Scatter, centred: bool) -> _Part:
     matrix = scatter.centred if centred else scatter.uncentred
     alive = matrix.diagonal().nonzero().squeeze(1)
-    floor = float(scatter.count * (_EQUAL * scatter.mean.norm()) ** 2) if centred else 0.0
+    floor = rounding_of_mean(scatter) if centred else 0.0
     return _Part(matrix[alive][:, alive], alive, floor)
+
+
+def rounding_of_mean(scatter: Scatter) -> float:
+    """The sum of squared deviations that equal rows may show, because their mean is rounded."""
+    return float(scatter.count * (_EQUAL * scatter.mean.norm()) ** 2)
 
 
 def _noise(part: _Part) -> float:

@@ -33,11 +33,14 @@ def two_nn(rows: np.ndarray, discard: float = 0.1) -> Measured:
         return Measured.undefined(
             f"{len(rows)} rows are finite and not zero: {_MIN_ROWS} are needed"
         )
-    search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(rows)
-    distances, _ = search.kneighbors()
-    apart = distances[:, 0] > 0
+    _, same, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    apart = counts[same.reshape(-1)] == 1
     about = {"rows": int(apart.sum()), "duplicates": int((~apart).sum()), "discard": discard}
-    mu = np.sort(distances[apart, 1] / distances[apart, 0])
+    nearest = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(rows).kneighbors()[1][apart]
+    # The search's own distances are roots of a difference of squares, which for near rows is rounding.
+    distances = [np.linalg.norm(rows[apart] - rows[column], axis=1) for column in nearest.T]
+    first, second = np.sort(distances, axis=0)
+    mu = np.sort(second / first)
     kept = int(len(mu) * (1 - discard))
     if kept < _MIN_ROWS - 1:
         return Measured.undefined(

@@ -10,6 +10,7 @@ import torch
 
 from qscore_fast.errors import MissingExtraError, SettingsError, StoreError
 from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.finite_rows import finite_mask, non_finite
 from qscore_fast.evaluation.knn import neighbour_graph
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import replacing
@@ -43,7 +44,7 @@ def check_graph(
     """Whether :func:`save_graph` will have what it needs, so that work before it is not lost.
 
     Raises:
-        SettingsError, StoreError, MissingExtraError: as in :func:`save_graph`, but for the rows themselves.
+        SettingsError, StoreError, MissingExtraError: as in :func:`save_graph`.
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -59,4 +60,8 @@ def check_graph(
         )
     if find_spec("scipy") is None:
         raise MissingExtraError("scipy", "evaluation")
+    finite = finite_mask(FeatureRows.of(run))
+    if not finite.all():
+        remedy = "ask for no graph (--graph), which has a row for every image"
+        raise non_finite(run, finite, remedy)
     return path
