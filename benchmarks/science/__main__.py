@@ -14,12 +14,13 @@ import torch
 
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import QScoreError, SettingsError
+from qscore_fast.evaluation.compression import SHARES
 from qscore_fast.images import Source, open_source
 
 from ..environment import ROOT, describe
 from ..results import RESULTS, write
 from . import fashion_mnist, resnet18
-from .chain import SHARES, run_chain
+from .chain import run_chain
 from .document import document, stem_of
 from .estimate import Estimate, estimates, lines
 from .imagenet import imagenet_sources

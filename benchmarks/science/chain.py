@@ -9,7 +9,7 @@ from typing import Any, Literal
 import qscore_fast as qf
 from qscore_fast.encoders import Encoder
 from qscore_fast.encoders.fixed_view import ViewName
-from qscore_fast.evaluation.compression import compression_curve_of_runs
+from qscore_fast.evaluation.compression import SHARES, compression_curve_of_runs
 from qscore_fast.evaluation.discovery import discovery_report
 from qscore_fast.evaluation.failure import RivalSettings, evaluate_run
 from qscore_fast.evaluation.measures import measure_run
@@ -24,7 +24,6 @@ from .steps import Steps
 # Of what the steps return: those of another one are done again.
 REVISION = 3
 VIEWS: tuple[ViewName, ...] = ("flip", "shift")
-SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 def run_chain(

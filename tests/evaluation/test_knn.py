@@ -287,7 +287,7 @@ def test_an_index_is_placed_on_the_gpu_before_it_is_filled(digits, monkeypatch):
     x, _ = digits
     rows, queries = FeatureRows((x[:1500],)), FeatureRows((x[1500:],))
     build = GPUFaiss()
-    monkeypatch.setattr(knn_index, "_faiss", lambda: build)
+    monkeypatch.setattr(knn_index, "faiss_module", lambda: build)
     monkeypatch.setattr(knn_index, "usable_device", lambda _: "cpu")
     for name, device in (("faiss-flat", "cuda:1"), ("faiss-ivf", "cuda")):
         found = searched(queries, rows, 10, name, device=device, probes=1000)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qscore_fast.errors import MissingExtraError, SettingsError
+from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.compression.kept_features import KeptFeatures
 from qscore_fast.evaluation.compression.selection import (
     Strategy,
@@ -21,6 +21,7 @@ from qscore_fast.evaluation.compression.selection import (
 )
 from qscore_fast.evaluation.feature_rows import FeatureRows
 from qscore_fast.evaluation.finite_rows import FiniteRows
+from qscore_fast.evaluation.knn.index import faiss_module
 from qscore_fast.evaluation.knn.search import unit_blocks
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring import ScoreRun
@@ -126,7 +127,7 @@ def compress_run(
             f"format is {file_format!r} and index {index!r}: give one of {', '.join(get_args(FileFormat))} "
             f"and one of {', '.join(get_args(IndexKind))}"
         )
-    faiss = None if index == "none" else _faiss()
+    faiss = None if index == "none" else faiss_module()
     run = run if isinstance(run, ScoreRun) else ScoreRun(run)
     finite = FiniteRows.of(run, finite_only=finite_only)
     rows = finite.rows
@@ -216,14 +217,6 @@ def _write_index(faiss: Any, kind: IndexKind, rows: FeatureRows, path: Path) -> 
     for block in unit_blocks(rows, BLOCK):
         index.add(block)
     faiss.write_index(index, str(path))
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise MissingExtraError("faiss", "knn") from None
-    return faiss
 
 
 def _mib(size: int) -> str:

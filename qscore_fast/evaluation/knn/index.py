@@ -72,7 +72,7 @@ def searched(
         device = usable_device(device)
         return Search(nearest(queries, references, k, device=device), 1.0, {"index": index})
     check_k(k, len(references))
-    faiss = _faiss()
+    faiss = faiss_module()
     gpu = _gpu(faiss, index, k, str(device))
     device = usable_device(device)
     made, settings = _built(faiss, index, references, k, probes, breadth, gpu)
@@ -174,7 +174,8 @@ def _placed(faiss: Any, index: Any, gpu: int | None) -> Any:
     return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), gpu, index)
 
 
-def _faiss() -> Any:
+def faiss_module() -> Any:
+    """FAISS; MissingExtraError without it."""
     try:
         import faiss
     except ImportError:

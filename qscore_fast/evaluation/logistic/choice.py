@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -16,8 +18,11 @@ MOST_ROWS = 100_000
 RIDGES = tuple(10.0**power for power in range(0, -8, -1))
 
 
-def grid_of_C(problem: SoftmaxProblem) -> list[float]:
-    """Eight values of C, ascending, ten times apart, on the scale of the rows' own variance.
+def grid_of_C(problem: SoftmaxProblem, ridges: Sequence[float] = RIDGES) -> list[float]:
+    """Values of C on the scale of the rows' own variance; eight, ascending, ten times apart.
+
+    Args:
+        ridges: of the mean loss, as parts of the mean variance; one for each C.
 
     Raises:
         SettingsError: all rows are equal.
@@ -25,7 +30,7 @@ def grid_of_C(problem: SoftmaxProblem) -> list[float]:
     variance = float(problem.covariance.diagonal().mean())
     if not variance > 0:
         raise SettingsError("all representations are equal: no probe can tell classes by them")
-    return [1 / (ridge * variance * problem.num_rows) for ridge in RIDGES]
+    return [1 / (ridge * variance * problem.num_rows) for ridge in ridges]
 
 
 def chosen_C(

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qscore_fast.errors import SettingsError
-from qscore_fast.evaluation.logistic import LogisticFit, SoftmaxProblem, fit_logistic
+from qscore_fast.evaluation.logistic import LogisticFit, SoftmaxProblem, fit_logistic, grid_of_C
 from qscore_fast.evaluation.probes.path_figure import save_path
 from qscore_fast.evaluation.probes.probe_data import ProbeData
 from qscore_fast.evaluation.run_pair import Run
@@ -123,10 +122,7 @@ def logistic_path(
     data = ProbeData.of_runs(train, test, labels, test_labels, finite_only=finite_only)
     problem = SoftmaxProblem(data.rows, data.targets, data.num_classes, device=device)
     if C is None:
-        variance = float(problem.covariance.diagonal().mean())
-        if not variance > 0:
-            raise SettingsError("all representations are equal: no probe can tell classes by them")
-        C = [1 / (ridge * variance * problem.num_rows) for ridge in RIDGES]
+        C = grid_of_C(problem, RIDGES)
     points: list[PathPoint] = []
     before: list[LogisticFit] | None = None
     for value in sorted(set(C)):
