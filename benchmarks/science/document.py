@@ -99,9 +99,10 @@ def _claims(chain: dict[str, Any]) -> str:
          _filled(
              "*Open* means that the 95 % interval does not decide. Intervals are paired: both sides are "
              "judged by the same images (purity: by features, each band resampled). Nine shares are nine "
-             "comparisons, so tails, variance and PCA are judged by the mean over all shares. Intervals "
-             "cover other test images, not another training: what holds here may not hold for another "
-             "encoder (the next section, where one was tried)."
+             "comparisons, so tails, variance and PCA are judged by the mean over all shares; one of the "
+             "rivals that does better is enough for a claim over all of them not to hold. Intervals are not "
+             "corrected for their number, and cover other test images, not another training: what holds here "
+             "may not hold for another encoder (the next section, where one was tried)."
          ), "",
          "| claim | here | because |", "|---|---|---|", *rows]
     )  # fmt: skip
@@ -293,17 +294,15 @@ def _again() -> str:
 ```bash
 python -m benchmarks.science --out work                      # Fashion-MNIST (Debian's dataset-fashion-mnist)
 python -m benchmarks.science --out work --encoder resnet18   # trains one first, until it is sparse
+python -m benchmarks.science --out other --encoder FILE --eps auto --label NAME
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT
 python -m benchmarks.science --out work --imagenet PATH --encoder CKPT --classes imagenet100
-python -m benchmarks.table2 --out own --pretrain-only --systems simclr --images 60000 \\
-    --pretraining-steps 1500
-python -m benchmarks.science --out other --encoder own/simclr/simclr.pth --eps auto --label simclr
 python -m benchmarks.science --from FILE --beside OTHER --document docs     # this page again, from results
 ```
 
-On a GPU the first does what the second does, too. The third and fourth make the paper's own tables, for
-ImageNet-1K and ImageNet-100: PATH holds the original tars, Kaggle's tree, or `train` and `val`. The fifth and
-sixth pre-train a small SimCLR encoder and put it to the same test. The estimated time is printed first. A run
-that is stopped goes on with the same command: scoring by units, trainings at their last checkpoint, the rest
-by steps.
+On a GPU the first does what the second does, too; `--pretraining-epochs` and `--pretraining-rounds` make the
+training shorter or longer. The third takes any checkpoint. The fourth and fifth make the paper's own tables,
+for ImageNet-1K and ImageNet-100: PATH holds the original tars, Kaggle's tree, or `train` and `val`. The
+estimated time is printed first. A run that is stopped goes on with the same command: scoring by units,
+trainings at their last checkpoint, the rest by steps.
 """
