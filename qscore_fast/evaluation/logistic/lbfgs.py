@@ -85,9 +85,9 @@ def lbfgs(start: Tensor, tolerance: float, max_iterations: int) -> Ask:
 class _Pairs:
     """The last ``MEMORY`` pairs (a step, and the gradient's change over it), and the direction they give.
 
-    All products between vectors come from one matrix product and are fetched at once; what the two loops of
-    L-BFGS do happens to coefficients, on the host (Chen, Wang and Zhou, NeurIPS 2014). A GPU is waited for
-    once an iteration; loops over the vectors would wait thirty times.
+    The products between vectors are made together and fetched at once; what the two loops of L-BFGS do
+    happens to coefficients, on the host (Chen, Wang and Zhou, NeurIPS 2014). A GPU is waited for once an
+    iteration; loops over the vectors would wait thirty times.
 
     Args:
         like: (n,), of whose dtype and device the vectors are.
@@ -109,8 +109,9 @@ class _Pairs:
     def direction(self, gradient: Tensor) -> tuple[Tensor, float, float]:
         """(n,) downhill from a point with this gradient, the slope along it, and the gradient's square."""
         self._rows[-1] = gradient
-        new = [-1] + ([self._order[-1], PLACES + self._order[-1]] if self._order else [])
-        found = (self._rows @ torch.stack([self._rows[row] for row in new], 1)).cpu().numpy()
+        # Of the newest step only the products with these two are ever asked for.
+        new = [-1] + ([PLACES + self._order[-1]] if self._order else [])
+        found = torch.stack([self._rows @ self._rows[row] for row in new], 1).cpu().numpy()
         self._products[:, new] = found
         self._products[new] = found.T
         squared = float(self._products[-1, -1])
