@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -171,12 +172,9 @@ def training_time(
 ) -> Estimate:
     """Of all rounds that are left, as if the encoder became sparse in the last."""
     start, settings = untrained(preprocess), rounds.settings()
-    left = [
-        one
-        for number, one in enumerate(settings, start=1)
-        if not (folder / f"round-{number}.json").exists()
-    ]
-    if not left or (folder / f"{NAME}.pth").exists():
+    records = [folder / f"round-{number}.json" for number in range(1, rounds.most + 1)]
+    left = [one for one, record in zip(settings, records, strict=True) if not record.exists()]
+    if not left or any(map(_is_sparse, records)):
         return Estimate("pre-training", 0, "done before")
     seconds = step_seconds(start, images, settings[0], device)
     steps = sum(num_steps(start, images, one, folder) for one in left)
@@ -185,3 +183,11 @@ def training_time(
         seconds * steps,
         f"{steps:,} steps of {1000 * seconds:,.0f} ms at most; fewer if it is sparse before",
     )
+
+
+def _is_sparse(record: Path) -> bool:
+    """Whether a round that ended made the encoder sparse."""
+    try:
+        return bool(json.loads(record.read_text())["result"]["active"] <= SPARSE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # it is done again

@@ -127,6 +127,7 @@ def test_every_round_goes_on_and_nothing_is_done_twice(
     for checkpoint, one in zip((tmp_path / "round-1.pth", path), found["rounds"], strict=True):
         assert one["active"] == pytest.approx(share_by_hand(checkpoint, folder), abs=1e-4)
     assert training_time(images, PREPROCESS, Rounds(1, 2), tmp_path, "cpu").seconds == 0
+    assert "4 steps of" in training_time(images, PREPROCESS, Rounds(1, 3), tmp_path, "cpu").note
 
 
 def test_it_ends_where_it_is_sparse(narrow, images, tmp_path, monkeypatch):
@@ -135,6 +136,7 @@ def test_it_ends_where_it_is_sparse(narrow, images, tmp_path, monkeypatch):
     assert len(found["rounds"]) == 1
     assert found["sparse"] and found["rounds"][0]["active"] <= 0.9
     assert path.exists()
+    assert training_time(images, PREPROCESS, Rounds(1, 3), tmp_path, "cpu").seconds == 0
 
 
 def test_the_experiment_trains_it_and_says_whether_it_is_sparse(
