@@ -203,7 +203,8 @@ def test_the_chain_on_imagenets_layout(tree, tmp_path, checkpoint, capsys, monke
     assert "science:   score: 0 s (0 of 300 images are left; decoding" in said
     assert said.count("probe: 0 s (done before)") == 1
     before = said[said.index("scoring the train images") :]
-    assert before.count("done before") == 5 and "compression ..." in before
+    assert before.count("done before") == 4 and "compression ..." in before
+    assert "planted: done before" in said
     (file,) = tmp_path.joinpath("results").rglob("science-*.json")
     assert json.loads(file.read_text())["chain"] == chain
 
