@@ -183,6 +183,15 @@ def test_a_probes_own_confidence_uses_labels(
         assert rival.uses_labels is None
 
 
+def spoil_the_fourth(run: ScoreRun, copy: Path) -> None:
+    """A copy of the run in which one entry of the fourth image is NaN."""
+    shutil.copytree(run.path, copy)
+    part = copy / "parts" / "part-000000.npy"
+    rows = np.load(part)
+    rows[3, 5] = np.nan
+    save_embeddings(part, rows)
+
+
 @pytest.mark.parametrize("probe", ["logistic", "knn"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_images_that_are_not_finite(
@@ -193,11 +202,7 @@ def test_images_that_are_not_finite(
     probe,
     trained,
 ) -> None:
-    shutil.copytree(run.path, tmp_path / "run")
-    part = tmp_path / "run" / "parts" / "part-000000.npy"
-    rows = np.load(part)
-    rows[3, 5] = np.nan
-    save_embeddings(part, rows)
+    spoil_the_fourth(run, tmp_path / "run")
     bad = run.scores()["sample_id"][3].as_py()
     words = ["evaluate", str(tmp_path / "run"), "--labels", "--probe", probe, "--resamples", "0"]
     words += ["--train", str(train.path)] if trained else []
@@ -218,11 +223,7 @@ def test_images_that_are_not_finite(
 def test_a_class_that_only_left_out_images_have_is_none(
     run: ScoreRun, tmp_path: Path, probe
 ) -> None:
-    shutil.copytree(run.path, tmp_path / "run")
-    part = tmp_path / "run" / "parts" / "part-000000.npy"
-    rows = np.load(part)
-    rows[3, 5] = np.nan
-    save_embeddings(part, rows)
+    spoil_the_fourth(run, tmp_path / "run")
     ids = run.scores()["sample_id"].to_pylist()
     labels = ["rare" if row == 3 else "usual" for row in range(len(ids))]
     pd.DataFrame({"sample_id": ids, "label": labels}).to_csv(tmp_path / "l.csv", index=False)
