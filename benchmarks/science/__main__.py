@@ -112,25 +112,21 @@ class Subject:
 
 
 def _subjects(options: argparse.Namespace) -> list[Subject]:
-    if options.encoder == resnet18.NAME and options.imagenet is not None:
-        raise SettingsError(
-            "--encoder resnet18 is trained on Fashion-MNIST's small images: with --imagenet give "
-            "--encoder CKPT, a checkpoint"
-        )
-    given = Subject(options.encoder or "demo", options.out, options.label, options.eps or 4.0)
-    label = options.label if options.encoder == resnet18.NAME else None
-    trained = Subject(
-        resnet18.NAME,
-        options.out / resnet18.NAME,
-        label or resnet18.NAME,
-        options.eps or "auto",
-    )
+    def trained(label: str | None) -> Subject:
+        folder = options.out / resnet18.NAME
+        return Subject(resnet18.NAME, folder, label or resnet18.NAME, options.eps or "auto")
+
     if options.encoder == resnet18.NAME:
-        return [trained]
+        if options.imagenet is not None:
+            raise SettingsError(
+                "--encoder resnet18 is trained on Fashion-MNIST's small images: with --imagenet give "
+                "--encoder CKPT, a checkpoint"
+            )
+        return [trained(options.label)]
+    given = Subject(options.encoder or "demo", options.out, options.label, options.eps or 4.0)
     on_gpu = torch.device(options.device).type == "cuda"
-    if options.encoder is None and options.imagenet is None and on_gpu:
-        return [given, trained]
-    return [given]
+    beside = options.encoder is None and options.imagenet is None and on_gpu
+    return [given, trained(None)] if beside else [given]
 
 
 def run(options: argparse.Namespace) -> list[Path]:
@@ -192,11 +188,11 @@ def _estimates(
     subject: Subject, train: Source, listed: Listing, rounds: Rounds, options: argparse.Namespace
 ) -> list[Estimate]:
     """Of its training, if there is one, and of its chain."""
-    found, preprocess = [], fashion_mnist.PREPROCESS
+    found = []
     if subject.trained_here:
-        encoder = resnet18.untrained(preprocess)
+        encoder = resnet18.untrained()
         place = subject.folder / "pretraining"
-        found.append(resnet18.training_time(train, preprocess, rounds, place, options.device))
+        found.append(resnet18.training_time(train, rounds, place, options.device))
     else:
         encoder = load_encoder(subject.encoder, device=options.device)
     num_probes = 1 + len(SHARES) * (5 + options.seeds)
@@ -210,9 +206,7 @@ def _encoder(
     if not subject.trained_here:
         return load_encoder(subject.encoder, device=device), None
     place = subject.folder / "pretraining"
-    checkpoint, pretraining = resnet18.pretrained(
-        train, fashion_mnist.PREPROCESS, rounds, place, say, device
-    )
+    checkpoint, pretraining = resnet18.pretrained(train, rounds, place, say, device)
     return load_encoder(checkpoint, resnet18.SYSTEM, device=device), pretraining
 
 

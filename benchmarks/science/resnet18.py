@@ -1,8 +1,7 @@
-"""A ResNet-18 with r = 512, trained with SimCLR on the experiment's images until it is sparse."""
+"""A ResNet-18 with r = 512, trained with SimCLR on Fashion-MNIST until it is sparse."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,13 +13,14 @@ import qscore_fast as qf
 from qscore_fast.encoders import Encoder, load_encoder
 from qscore_fast.errors import QScoreError, SettingsError
 from qscore_fast.evaluation.measures import measure_run
-from qscore_fast.finetuning import Settings, finetune, untrained_encoder
-from qscore_fast.finetuning.export import export
-from qscore_fast.images import Preprocess, Source
+from qscore_fast.finetuning import Settings, untrained_encoder
+from qscore_fast.images import Source
 from qscore_fast.images.sources.subset import Subset
 from qscore_fast.scoring.atomic import replacing
 
 from .estimate import Estimate
+from .fashion_mnist import PREPROCESS
+from .pretraining import pretrain
 from .step_time import num_steps, step_seconds
 from .steps import Steps
 
@@ -69,14 +69,13 @@ class Rounds:
         ]
 
 
-def untrained(preprocess: Preprocess) -> Encoder:
+def untrained() -> Encoder:
     """What the first round begins with."""
-    return untrained_encoder(SYSTEM, preprocess, block="basic", layers=(2, 2, 2, 2))
+    return untrained_encoder(SYSTEM, PREPROCESS, block="basic", layers=(2, 2, 2, 2))
 
 
 def pretrained(
     images: Source,
-    preprocess: Preprocess,
     rounds: Rounds,
     folder: Path,
     say: Callable[[str], None],
@@ -86,14 +85,13 @@ def pretrained(
 
     Args:
         images: to train on; labels are not used.
-        preprocess: of the images.
 
     Returns:
         The checkpoint, in SimCLR's layout, and how it came about in plain values: ``architecture``,
         ``first_active`` (the share of entries that are not 0 before training), ``rounds`` with theirs, and
         ``sparse``, whether the last one is at most ``SPARSE``.
     """
-    steps, start = Steps(folder, say), untrained(preprocess)
+    steps, start = Steps(folder, say), untrained()
     key = {"images": images.manifest_hash}
     first = steps.run(
         "untrained",
@@ -140,14 +138,12 @@ def _round(
     place: Path,
 ) -> dict[str, Any]:
     """One round: its training, its checkpoint, and how sparse that is."""
-    run = finetune(start, images, None, training, settings, device=device)
-    export(run.objective, start, checkpoint)
-    lines = run.log()
+    made = pretrain(start, images, settings, training, checkpoint, device)
     return {
         "epochs": settings.epochs,
-        "steps": lines[-1]["step"],
-        "first_loss": lines[0]["ssl"],
-        "last_loss": lines[-1]["ssl"],
+        "steps": made["steps"],
+        "first_loss": made["first_ssl"],
+        "last_loss": made["last_ssl"],
         "active": active_share(
             load_encoder(checkpoint, SYSTEM, device="cpu"), images, place, device
         ),
@@ -167,27 +163,18 @@ def active_share(encoder: Encoder, images: Source, place: Path, device: str) -> 
     return share
 
 
-def training_time(
-    images: Source, preprocess: Preprocess, rounds: Rounds, folder: Path, device: str
-) -> Estimate:
+def training_time(images: Source, rounds: Rounds, folder: Path, device: str) -> Estimate:
     """Of all rounds that are left, as if the encoder became sparse in the last."""
-    start, settings = untrained(preprocess), rounds.settings()
-    records = [folder / f"round-{number}.json" for number in range(1, rounds.most + 1)]
-    left = [one for one, record in zip(settings, records, strict=True) if not record.exists()]
-    if not left or any(map(_is_sparse, records)):
+    start, settings = untrained(), rounds.settings()
+    steps = Steps(folder, lambda _: None)
+    records = [steps.recorded(f"round-{number}") for number in range(1, rounds.most + 1)]
+    left = [one for one, record in zip(settings, records, strict=True) if record is None]
+    if not left or any(record["result"]["active"] <= SPARSE for record in records if record):
         return Estimate("pre-training", 0, "done before")
     seconds = step_seconds(start, images, settings[0], device)
-    steps = sum(num_steps(start, images, one, folder) for one in left)
+    count = sum(num_steps(start, images, one, folder) for one in left)
     return Estimate(
         "pre-training",
-        seconds * steps,
-        f"{steps:,} steps of {1000 * seconds:,.0f} ms at most; fewer if it is sparse before",
+        seconds * count,
+        f"{count:,} steps of {1000 * seconds:,.0f} ms at most; fewer if it is sparse before",
     )
-
-
-def _is_sparse(record: Path) -> bool:
-    """Whether a round that ended made the encoder sparse."""
-    try:
-        return bool(json.loads(record.read_text())["result"]["active"] <= SPARSE)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # it is done again

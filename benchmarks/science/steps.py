@@ -33,15 +33,11 @@ class Steps:
         A step that was killed is done again from the start, in an empty folder. One whose settings
         differ from those that it was done with is, too.
         """
-        record = self.folder / f"{name}.json"
         wanted = json.loads(json.dumps(settings))
-        try:
-            done = json.loads(record.read_text())
-            if done["settings"] == wanted:
-                self.say(f"{name}: done before")
-                return done["result"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+        done = self.recorded(name)
+        if done is not None and done["settings"] == wanted:
+            self.say(f"{name}: done before")
+            return done["result"]
         self.say(f"{name} ...")
         place = self.folder / name
         shutil.rmtree(place, ignore_errors=True)
@@ -50,6 +46,14 @@ class Steps:
         result = json.loads(json.dumps(work(place)))
         seconds = round(time.perf_counter() - began, 1)
         content = {"settings": wanted, "seconds": seconds, "result": result}
-        write_text(record, json.dumps(content, indent=1) + "\n")
+        write_text(self.folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
         self.say(f"{name}: {seconds:,.1f} s")
         return result
+
+    def recorded(self, name: str) -> Result | None:
+        """``settings`` and ``result`` of a step that ended; None of another, or of a damaged record."""
+        try:
+            done = json.loads((self.folder / f"{name}.json").read_text())
+            return {key: done[key] for key in ("settings", "result")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -19,14 +19,15 @@ from ..results import RESULTS, write
 from ..science import fashion_mnist
 from ..science.imagenet import imagenet_sources
 from ..science.listing import listing
+from ..science.pretraining import pretrain
 from ..science.steps import Steps
 from .comparing import compare_arms
 from .document import publish
 from .estimate import estimate, told
 from .paper_rate import moved_at_both_rates
 from .plan import Plan, plan_of
-from .pretraining import pretrain, untrained
 from .small_systems import small_encoder
+from .untrained import untrained
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -232,7 +233,12 @@ def _pretrained(
         f"{system}-pretraining",
         {"settings": wanted.asked(), "images": _count(images)},
         lambda _: pretrain(
-            system, images, wanted, work / "pretraining", checkpoint, options.device
+            small_encoder(system),
+            images,
+            wanted,
+            work / "pretraining",
+            checkpoint,
+            options.device,
         ),
     )
     return checkpoint, made

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.science import resnet18
+from benchmarks.science import pretraining, resnet18
 from benchmarks.science.__main__ import _subjects, main
 from benchmarks.science.fashion_mnist import PREPROCESS, class_folders
 from benchmarks.science.planted_result import planted_results
@@ -54,8 +54,8 @@ def images(folder: Path) -> Source:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the width, r = 64: as many layers, little to compute."""
 
-    def untrained(preprocess):
-        return untrained_encoder("simclr", preprocess, block="basic", layers=(2, 2, 2, 2), width=8)
+    def untrained():
+        return untrained_encoder("simclr", PREPROCESS, block="basic", layers=(2, 2, 2, 2), width=8)
 
     monkeypatch.setattr(resnet18, "untrained", untrained)
 
@@ -69,7 +69,7 @@ def share_by_hand(checkpoint: Path, folder: Path) -> float:
 
 
 def test_it_is_a_resnet_18_of_512_features():
-    encoder = resnet18.untrained(PREPROCESS)
+    encoder = resnet18.untrained()
     assert (encoder.num_features, encoder.architecture) == (512, "ResNet-18 (SAME max-pool)")
     # He et al. 2016 of one channel: 11.2 million, the first stage's projection of SimCLR's code among them.
     count = sum(parameter.numel() for parameter in encoder.module.parameters())
@@ -90,25 +90,25 @@ def test_every_round_goes_on_and_nothing_is_done_twice(
     narrow, images, folder, tmp_path, monkeypatch
 ):
     told: list[str] = []
-    time = training_time(images, PREPROCESS, Rounds(1, 2), tmp_path, "cpu")
+    time = training_time(images, Rounds(1, 2), tmp_path, "cpu")
     assert "3 steps of" in time.note  # one of 256 images, and two
     # Stopped while the second round's training ran.
-    export = resnet18.export
+    export = pretraining.export
 
     def stopped(objective, start, checkpoint):
         if checkpoint.name == "round-2.pth":
             raise KeyboardInterrupt
         return export(objective, start, checkpoint)
 
-    monkeypatch.setattr(resnet18, "export", stopped)
+    monkeypatch.setattr(pretraining, "export", stopped)
     with pytest.raises(KeyboardInterrupt):
-        pretrained(images, PREPROCESS, Rounds(1, 2), tmp_path, told.append)
+        pretrained(images, Rounds(1, 2), tmp_path, told.append)
     assert not (tmp_path / "resnet18.pth").exists()
-    time = training_time(images, PREPROCESS, Rounds(1, 2), tmp_path, "cpu")
+    time = training_time(images, Rounds(1, 2), tmp_path, "cpu")
     assert "2 steps of" in time.note
-    monkeypatch.setattr(resnet18, "export", export)
+    monkeypatch.setattr(pretraining, "export", export)
     told.clear()
-    path, found = pretrained(images, PREPROCESS, Rounds(1, 2), tmp_path, told.append)
+    path, found = pretrained(images, Rounds(1, 2), tmp_path, told.append)
     assert [line for line in told if "done before" in line] == [
         "untrained: done before",
         "round-1: done before",
@@ -126,17 +126,17 @@ def test_every_round_goes_on_and_nothing_is_done_twice(
     assert path.read_bytes() == (tmp_path / "round-2.pth").read_bytes()
     for checkpoint, one in zip((tmp_path / "round-1.pth", path), found["rounds"], strict=True):
         assert one["active"] == pytest.approx(share_by_hand(checkpoint, folder), abs=1e-4)
-    assert training_time(images, PREPROCESS, Rounds(1, 2), tmp_path, "cpu").seconds == 0
-    assert "4 steps of" in training_time(images, PREPROCESS, Rounds(1, 3), tmp_path, "cpu").note
+    assert training_time(images, Rounds(1, 2), tmp_path, "cpu").seconds == 0
+    assert "4 steps of" in training_time(images, Rounds(1, 3), tmp_path, "cpu").note
 
 
 def test_it_ends_where_it_is_sparse(narrow, images, tmp_path, monkeypatch):
     monkeypatch.setattr(resnet18, "SPARSE", 0.9)
-    path, found = pretrained(images, PREPROCESS, Rounds(1, 3), tmp_path, lambda _: None)
+    path, found = pretrained(images, Rounds(1, 3), tmp_path, lambda _: None)
     assert len(found["rounds"]) == 1
     assert found["sparse"] and found["rounds"][0]["active"] <= 0.9
     assert path.exists()
-    assert training_time(images, PREPROCESS, Rounds(1, 3), tmp_path, "cpu").seconds == 0
+    assert training_time(images, Rounds(1, 3), tmp_path, "cpu").seconds == 0
 
 
 def test_the_experiment_trains_it_and_says_whether_it_is_sparse(
