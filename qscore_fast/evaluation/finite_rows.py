@@ -49,8 +49,7 @@ class FiniteRows:
             return cls(rows)
         if not finite_only or not finite.any():
             raise non_finite(run, finite, "leave such images out (--finite-only)")
-        note = f"{(~finite).sum():,} of {len(finite):,} images of {run.path} hold NaN or Inf and are left out"
-        return cls(rows.where(finite), finite, (note,))
+        return cls(rows.where(finite), finite, (left_out(run, finite),))
 
     def take(self, values: T) -> T:
         """Of one value a scored image (N,) those of the rows (n,)."""
@@ -68,6 +67,11 @@ class FiniteRows:
 def finite_mask(rows: FeatureRows) -> np.ndarray:
     """(N,) bool: the rows without NaN or Inf."""
     return np.concatenate([np.isfinite(block).all(1) for block in rows.blocks(BLOCK)])
+
+
+def left_out(run: ScoreRun, finite: np.ndarray) -> str:
+    """The note on the images of a run that are not ``finite`` (n,)."""
+    return f"{(~finite).sum():,} of {len(finite):,} images of {run.path} hold NaN or Inf and are left out"
 
 
 def non_finite(run: ScoreRun, finite: np.ndarray, remedy: str) -> SettingsError:

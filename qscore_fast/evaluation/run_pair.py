@@ -28,6 +28,11 @@ def run_pair(train: Run, test: Run) -> tuple[ScoreRun, ScoreRun]:
     return first, second
 
 
+def listed_images(run: ScoreRun) -> str:
+    """The manifest's hash: the same for runs over the same images."""
+    return str(Store(run.path).record.asked["source"]["manifest_hash"])
+
+
 def check_same_space(run: ScoreRun, other: ScoreRun) -> None:
     """SettingsError unless two runs' vectors lie in one space: same encoder, same preparation of images."""
     mine, theirs = (Store(each.path).record.asked for each in (run, other))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from qscore_fast.errors import SettingsError
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 
 Strategy = Literal["discriminative", "random", "top_tail", "bottom_tail", "variance"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -104,7 +104,7 @@ def column_variances(rows: FeatureRows, block: int = 8192) -> np.ndarray:
     mean = torch.zeros(rows.num_features, dtype=torch.float64)
     deviations = torch.zeros_like(mean)
     for array in rows.blocks(block):
-        part = torch.from_numpy(np.array(array, dtype=np.float64))
+        part = as_tensor(array).double()
         own = part.mean(0)
         total = count + len(part)
         # Chan, Golub and LeVeque: a large mean costs no digits.

@@ -20,10 +20,9 @@ from qscore_fast.evaluation.fit_for_probes import check_two_classes
 from qscore_fast.evaluation.knn import nearest, votes
 from qscore_fast.evaluation.logistic import SoftmaxProblem, chosen_C, fit_logistic
 from qscore_fast.evaluation.probes import knn_probe, linear_probe
-from qscore_fast.evaluation.run_pair import Run
+from qscore_fast.evaluation.run_pair import Run, listed_images
 from qscore_fast.evaluation.sample_file import ID
 from qscore_fast.scoring import ScoreRun
-from qscore_fast.scoring.store import Store
 
 ProbeName = Literal["logistic", "knn"]
 NEIGHBOURS = 20
@@ -90,7 +89,7 @@ def fitted_probe(
             raise SettingsError("train_labels are those of a training run: give train as well")
         return _cross_fitted(run, labels, probe, folds, seed, device, finite_only)
     train = train if isinstance(train, ScoreRun) else ScoreRun(train)
-    if _source(train) == _source(run):
+    if listed_images(train) == listed_images(run):
         raise SettingsError(
             f"{train.path} is of the images to ask about: give other images as training run, or leave it out "
             "to cross-fit"
@@ -166,11 +165,6 @@ def _cross_fitted(
         )
     how = f"{run.path} itself, cross-fitted in {folds} folds: no image is judged by a probe that saw it"
     return _found(run, ids, logits.argmax(1) == targets, logits, None, probe, how, notes)
-
-
-def _source(run: ScoreRun) -> str:
-    """The manifest's hash: the same for runs over the same images."""
-    return str(Store(run.path).record.asked["source"]["manifest_hash"])
 
 
 def stratified_folds(targets: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:

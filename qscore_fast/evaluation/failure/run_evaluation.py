@@ -23,6 +23,7 @@ from qscore_fast.evaluation.failure.probe_scores import probe_scores
 from qscore_fast.evaluation.failure.rivals import Rival
 from qscore_fast.evaluation.failure.run_scores import RivalSettings, scores_of_run
 from qscore_fast.evaluation.failure.score_evaluation import evaluate
+from qscore_fast.evaluation.finite_rows import left_out
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.atomic import made_folder, replacing, write_text
 
@@ -135,9 +136,7 @@ def evaluate_run(
         finite_only=finite_only,
     )
     if found.finite is not None and not (fine := found.finite[scored]).all():
-        notes.append(
-            f"{(~fine).sum():,} of {len(fine):,} images of {run.path} hold NaN or Inf and are left out"
-        )
+        notes.append(left_out(run, fine))
         scored, rows = scored[fine], rows[fine]
     scored, rows = _in_all_views(found.scores, scored, rows)
     taken = sorted(set(given) & set(found.scores))

@@ -19,7 +19,7 @@ from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 from qscore_fast.evaluation.finite_rows import FiniteRows, finite_mask, non_finite
 from qscore_fast.evaluation.joined_views import JoinedViews
 from qscore_fast.evaluation.knn import nearest
-from qscore_fast.evaluation.run_pair import check_same_space
+from qscore_fast.evaluation.run_pair import check_same_space, listed_images
 from qscore_fast.scoring import ScoreRun
 from qscore_fast.scoring.part import STATS, Part
 from qscore_fast.scoring.store import Store
@@ -224,11 +224,8 @@ def _against_reference(
 
 def _same_images(run: ScoreRun, other: ScoreRun) -> bool:
     """Whether both scored the same images in the same order."""
-    if run.path.resolve() == other.path.resolve():
-        return True
-    listed = (Store(one.path).record.asked["source"]["manifest_hash"] for one in (run, other))
-    ids = (one.scores()["sample_id"] for one in (run, other))
-    return next(listed) == next(listed) and next(ids).equals(next(ids))
+    ids, others = (one.scores()["sample_id"] for one in (run, other))
+    return listed_images(run) == listed_images(other) and ids.equals(others)
 
 
 def _try(what: str, notes: list[str], compute: Callable[[], None]) -> None:

@@ -34,9 +34,9 @@ def normalised_std(moments: RepresentationMoments) -> Measured:
     if reason := _too_few(moments, 2):
         return Measured.undefined(reason)
     units = moments.units
-    squares = float(units.centred.diagonal().sum())
-    equal = squares <= rounding_of_mean(units)
-    std = 0.0 if equal else float(units.variance.clamp(min=0).sqrt().mean())
+    variance = units.variance.clamp(min=0)
+    equal = float(variance.sum()) * (units.count - 1) <= rounding_of_mean(units)
+    std = 0.0 if equal else float(variance.sqrt().mean())
     return Measured.of(std, rows=moments.num_nonzero, isotropic=moments.num_features**-0.5)
 
 

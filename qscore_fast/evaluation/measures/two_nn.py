@@ -36,8 +36,9 @@ def two_nn(rows: np.ndarray, discard: float = 0.1) -> Measured:
     _, same, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     apart = counts[same.reshape(-1)] == 1
     about = {"rows": int(apart.sum()), "duplicates": int((~apart).sum()), "discard": discard}
-    nearest = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(rows).kneighbors()[1][apart]
-    # The search's own distances are roots of a difference of squares, which for near rows is rounding.
+    search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(rows)
+    # Its own distances are roots of a difference of squares, which for near rows is rounding.
+    nearest = search.kneighbors(return_distance=False)[apart]
     distances = [np.linalg.norm(rows[apart] - rows[column], axis=1) for column in nearest.T]
     first, second = np.sort(distances, axis=0)
     mu = np.sort(second / first)

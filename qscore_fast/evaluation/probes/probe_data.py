@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qscore_fast.errors import SettingsError
 from qscore_fast.evaluation.class_labels import ClassLabels
-from qscore_fast.evaluation.feature_rows import FeatureRows
+from qscore_fast.evaluation.feature_rows import FeatureRows, as_tensor
 from qscore_fast.evaluation.finite_rows import FiniteRows
 from qscore_fast.evaluation.fit_for_probes import check_two_classes, few_rows_notes
 from qscore_fast.evaluation.run_pair import Run, run_pair
@@ -99,7 +99,7 @@ class ProbeData:
         """
         parts = []
         for block in self.test_rows.blocks(BLOCK):
-            rows = torch.from_numpy(np.array(block)).to(device).float()
+            rows = as_tensor(block).to(device).float()
             parts.append(logits(rows).cpu())
         found = torch.cat(parts).numpy()
         if not np.isfinite(found).all():
